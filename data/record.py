@@ -25,8 +25,19 @@ from data.params import UserError, canonical, canonical_hash
 RECORD = "record.json"
 RUN_FACTS = Path("runs/records")
 VERSION = 1
-PACKAGES = ("torch", "torchvision", "transformers", "timm", "open_clip_torch", "pyarrow", "numpy", "great-expectations",
-            "onnx", "onnxruntime", "tokenizers")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "transformers",
+    "timm",
+    "open_clip_torch",
+    "pyarrow",
+    "numpy",
+    "great-expectations",
+    "onnx",
+    "onnxruntime",
+    "tokenizers",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,15 +1,15 @@
 """How every stage runs: arguments, atomic output, record, progress, checks, and Dagster Pipes when launched by it.
 
-    def main(argv: list[str] | None = None) -> int:
-        return stage.main(build, description=__doc__, argv=argv)
+def main(argv: list[str] | None = None) -> int:
+    return stage.main(build, description=__doc__, argv=argv)
 
-    def build(args: argparse.Namespace) -> None:
-        params = section(DatasetConfig, "dataset")
-        with stage.run("dataset", kind="dataset", command="python -m data.dataset", out=OUT, inputs=[DROPS],
-                       parameters=params, force=args.force) as run:
-            if run.up_to_date:
-                return
-            ...  # write files under run.out, tell run.log / run.progress / run.check / run.summary
+def build(args: argparse.Namespace) -> None:
+    params = section(DatasetConfig, "dataset")
+    with stage.run("dataset", kind="dataset", command="python -m data.dataset", out=OUT, inputs=[DROPS],
+                   parameters=params, force=args.force) as run:
+        if run.up_to_date:
+            return
+        ...  # write files under run.out, tell run.log / run.progress / run.check / run.summary
 """
 
 from __future__ import annotations
@@ -239,4 +239,3 @@ def _matches(out: Path, identity: Mapping[str, Any]) -> bool:
 
 def _because(described: list[dict[str, Any]]) -> str:
     return ", ".join(f"{item['path']} ({item['hash'][:12]})" for item in described) or "no inputs"
-
