@@ -52,7 +52,7 @@ def set_up() -> int:
             print(f"error: environment `{name}` failed; the last lines of {log_path(name).relative_to(ROOT)}:")
             print("".join(f"  {line}\n" for line in log_path(name).read_text().splitlines()[-8:]), end="")
         return 1
-    link_dvc()
+    wrap_dvc()
     for name in todo:
         (ENVIRONMENTS[name] / STAMP).write_text(wanted_stamp(name))
     print(f"environments ready in {time.monotonic() - started:.0f} s")
@@ -76,11 +76,16 @@ def start_install(name: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(["/bin/sh", "-c", script], stdout=log, stderr=subprocess.STDOUT, cwd=ROOT)
 
 
-def link_dvc() -> None:
-    """`.venv/bin/dvc`: one command for users, while stages run with the main environment's python."""
-    link = ENVIRONMENTS["main"] / "bin" / "dvc"
-    link.unlink(missing_ok=True)
-    link.symlink_to(os.path.relpath(ENVIRONMENTS["dvc"] / "bin" / "dvc", link.parent))
+def wrap_dvc() -> None:
+    """`.venv/bin/dvc`: one command for users. Stages are `python -m ...`: this environment's python must come first."""
+    folder = ENVIRONMENTS["main"] / "bin"
+    target = os.path.relpath(ENVIRONMENTS["dvc"] / "bin" / "dvc", folder)
+    wrapper = folder / "dvc"
+    wrapper.unlink(missing_ok=True)
+    wrapper.write_text(
+        f'#!/bin/sh\nhere=$(cd "$(dirname "$0")" && pwd)\nPATH="$here:$PATH" exec "$here/{target}" "$@"\n'
+    )
+    wrapper.chmod(0o755)
 
 
 def renew(name: str) -> int:
