@@ -10,9 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from data.params import UserError
+from data.params import UserError, read_yaml
 
 BIN = Path(sys.executable).parent
 DVC_YAML, DVC_LOCK = Path("dvc.yaml"), Path("dvc.lock")
@@ -75,4 +73,4 @@ def lock(cwd: Path = Path()) -> Mapping[str, Any]:
     path = cwd / DVC_LOCK
     if not path.exists():
         return {}
-    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("stages", {})
+    return (read_yaml(path.read_text(encoding="utf-8")) or {}).get("stages", {})

@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -26,10 +27,31 @@ class UserError(Exception):
     """Bad input, said in one sentence that names the file, row or field, and the cure. Shown without a traceback."""
 
 
+class _Yaml12(yaml.SafeLoader):
+    """PyYAML with the plain scalars of YAML 1.2, as DVC reads and writes them: `1e-5` is a number, `no` is a word."""
+
+    yaml_implicit_resolvers: typing.ClassVar[dict[str, list[Any]]] = {}
+
+
+for _tag, _first, _pattern in (
+    ("bool", "tTfF", r"true|True|TRUE|false|False|FALSE"),
+    ("int", "-+0123456789", r"[-+]?(?:0|[1-9][0-9]*)|0x[0-9a-fA-F]+"),
+    ("float", "-+.0123456789", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan"),
+    ("null", ["~", "n", "N", ""], r"~|null|Null|NULL|"),
+    ("merge", "<", r"<<"),
+):
+    _Yaml12.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
+
+
+def read_yaml(text: str) -> Any:
+    """The plain value of a YAML text, its numbers read as DVC reads them. Raises `yaml.YAMLError`."""
+    return yaml.load(text, Loader=_Yaml12)
+
+
 def load(path: Path = PARAMS) -> dict[str, Any]:
     """The whole of `params.yaml` as a mapping. Raises `UserError` if it is missing or not a mapping."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: not found. Run from the folder that holds params.yaml.") from None
     except yaml.YAMLError as error:
