@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 import venv
 from pathlib import Path
 
@@ -115,7 +116,8 @@ def wanted_stamp(name: str) -> str:
     """What the environment was made from: the pinned file, the interpreter, the place (scripts hold absolute paths)."""
     parts = [VERSION, sys.version, str(ENVIRONMENTS[name]), requirements(name).read_text()]
     if name == "main":
-        parts.append((ROOT / "pyproject.toml").read_text())
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+        parts.append(repr((project["project"], project["tool"]["setuptools"])))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
