@@ -30,9 +30,8 @@ class UserError(Exception):
 class _Yaml12(yaml.SafeLoader):
     """PyYAML with the plain scalars of YAML 1.2, as DVC reads and writes them: `1e-5` is a number, `no` is a word."""
 
-    yaml_implicit_resolvers: typing.ClassVar[dict[str, list[Any]]] = {}
 
-
+_Yaml12.yaml_implicit_resolvers = {}
 for _tag, _first, _pattern in (
     ("bool", "tTfF", r"true|True|TRUE|false|False|FALSE"),
     ("int", "-+0123456789", r"[-+]?(?:0|[1-9][0-9]*)|0x[0-9a-fA-F]+"),
