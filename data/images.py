@@ -1,0 +1,165 @@
+"""Decode, check and resize images: the only place where bytes from outside become pixels.
+
+Safe by order: the number of bytes first, then the format, then the size stated in the header, and only then the
+decoder runs. Training, evaluation and serving all use `decode_rgb` and `to_pixels`, so they see the same pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from data.params import UserError
+
+T = TypeVar("T")
+R = TypeVar("R")
+FORMATS = ("JPEG", "PNG", "WEBP")
+Reason = Literal["empty", "too_many_bytes", "not_an_image", "too_many_pixels", "damaged"]
+THREADS = min(4, os.cpu_count() or 1)
+BATCH = 64  # images per task of `in_threads`: large enough that handing over costs nothing
+
+
+class ImageError(UserError):
+    """Bytes that are not a usable image. `reason` is one short word of `Reason`."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageLimits:
+    """What is refused before the decoder runs: `max_bytes` of one file, `max_pixels` stated in its header."""
+
+    max_bytes: int = 20_000_000
+    max_pixels: int = 50_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFacts:
+    """What landing records of one image. `width` and `height` as displayed, `mode` as stored (L, RGB, CMYK, ...)."""
+
+    width: int
+    height: int
+    mode: str
+    image_key: str
+    grey_std: float
+
+
+DEFAULT_LIMITS = ImageLimits()
+
+
+def decode_rgb(data: bytes, *, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
+    """The image as displayed, in RGB: rotated as its EXIF says, transparency over white.
+
+    Raises `ImageError` for empty, oversized, truncated or foreign bytes; the pixels an image claims to have are checked
+    against `limits` from its header, before any memory is spent on them.
+    """
+    return _to_rgb(_open(data, limits))
+
+
+def to_pixels(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """`image` (RGB) stretched to `size` = (height, width), as uint8 (H, W, 3).
+
+    Always Pillow's antialiased bicubic from the full image (no JPEG draft mode, no reducing gap), so that the pixels
+    are the same wherever this runs. Stretching is right for the catalog's squashed 3:4 photos: it un-squashes them.
+    """
+    height, width = size
+    resized = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=None)
+    return np.array(resized, dtype=np.uint8)
+
+
+def pixel_key(image: Image.Image) -> str:
+    """`image_key`: 32 hex digits of the SHA-256 over size and RGB pixels, equal for files showing the same picture."""
+    digest = hashlib.sha256(f"{image.width}x{image.height}\n".encode())
+    digest.update(image.tobytes())
+    return digest.hexdigest()[:32]
+
+
+def grey_std(image: Image.Image) -> float:
+    """Standard deviation of the grey values (0-255, ITU-R 601 luma); near 0 for a blank picture."""
+    counts = np.asarray(image.convert("L").histogram(), dtype=np.float64)
+    values = np.arange(256)
+    mean = (counts @ values) / counts.sum()
+    return float(np.sqrt(counts @ (values - mean) ** 2 / counts.sum()))
+
+
+def examine(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> ImageFacts:
+    """Decode once and keep only the facts. Raises `ImageError` like `decode_rgb`."""
+    opened = _open(data, limits)
+    mode = opened.mode
+    image = _to_rgb(opened)
+    return ImageFacts(
+        width=image.width,
+        height=image.height,
+        mode=mode,
+        image_key=pixel_key(image),
+        grey_std=round(grey_std(image), 3),
+    )
+
+
+def in_threads(function: Callable[[T], R], items: Sequence[T], threads: int = THREADS) -> Iterator[R]:
+    """`map(function, items)` in order, over threads: Pillow and hashlib let go of the interpreter while they work."""
+
+    def run(batch: Sequence[T]) -> list[R]:
+        return [function(item) for item in batch]
+
+    with ThreadPoolExecutor(threads) as pool:
+        for results in pool.map(run, _batches(items, BATCH)):
+            yield from results
+
+
+def _batches(items: Sequence[T], size: int) -> Iterable[Sequence[T]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _open(data: bytes, limits: ImageLimits) -> Image.Image:
+    """Read the header only; the pixels stay undecoded until the checks have passed."""
+    if not data:
+        raise ImageError("empty", "the image is empty (0 bytes); send the file again.")
+    if len(data) > limits.max_bytes:
+        raise ImageError(
+            "too_many_bytes", f"the image has {len(data):,} bytes, more than {limits.max_bytes:,}; send a smaller file."
+        )
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise ImageError("too_many_pixels", _bomb("more pixels than Pillow would open", limits)) from None
+    except Exception as error:  # Pillow's readers raise whatever a damaged header leads them to
+        raise ImageError("not_an_image", f"not a JPEG, PNG or WebP image ({_words(error)}); convert it.") from None
+    if image.width * image.height > limits.max_pixels:
+        raise ImageError("too_many_pixels", _bomb(f"{image.width} x {image.height} pixels", limits))
+    return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    try:
+        image.load()
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I;16"):  # convert() would clip 16-bit grey to white instead of scaling it
+            return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            white = Image.new("RGBA", image.size, "white")
+            return Image.alpha_composite(white, image).convert("RGB")
+        return image.convert("RGB")
+    except Exception as error:  # as above: a truncated file surfaces as OSError, SyntaxError, struct.error, ...
+        raise ImageError("damaged", f"the image is cut off or damaged ({_words(error)}); send it again.") from None
+
+
+def _bomb(found: str, limits: ImageLimits) -> str:
+    return f"the image claims {found}, above the limit of {limits.max_pixels:,}; send a smaller picture."
+
+
+def _words(error: Exception) -> str:
+    """The error in one line, without Pillow's memory address of the buffer."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return "unknown format" if text.startswith("cannot identify image file") else text
