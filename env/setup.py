@@ -48,16 +48,15 @@ def set_up() -> int:
     started = time.monotonic()
     running = {name: start_install(name) for name in todo}
     failed = [name for name, process in running.items() if process.wait()]
-    if failed:
-        for name in failed:
-            print(f"error: environment `{name}` failed; the last lines of {log_path(name).relative_to(ROOT)}:")
-            print("".join(f"  {line}\n" for line in log_path(name).read_text().splitlines()[-8:]), end="")
-        return 1
     wrap_dvc()
     for name in todo:
-        (ENVIRONMENTS[name] / STAMP).write_text(wanted_stamp(name))
-    print(f"environments ready in {time.monotonic() - started:.0f} s")
-    return 0
+        if name not in failed:
+            (ENVIRONMENTS[name] / STAMP).write_text(wanted_stamp(name))
+            continue
+        print(f"error: environment `{name}` failed; the last lines of {log_path(name).relative_to(ROOT)}:")
+        print("".join(f"  {line}\n" for line in log_path(name).read_text().splitlines()[-8:]), end="")
+    print(f"environments {'incomplete' if failed else 'ready'} after {time.monotonic() - started:.0f} s")
+    return 1 if failed else 0
 
 
 def start_install(name: str) -> subprocess.Popen[bytes]:
