@@ -1,0 +1,113 @@
+"""Features of a frozen image trunk, computed once per picture and kept.
+
+The cache is content-addressed: a folder per (trunk weights, architecture, preprocessing), and in it one file per pass,
+so a new drop costs only its new pictures, and base, every method and every evaluation share the work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import nn
+
+from data import stage
+from data.images import decode_rgb, in_threads, to_pixels
+from data.params import UserError
+
+CACHE = Path("runs/cache/features")
+BATCH = 64
+VERSION = 1  # raise it when the pixels or the forward pass change while the weights do not
+
+
+def trunk_features(
+    trunk: nn.Module, size: tuple[int, int], images: Path, keys: Sequence[str], label: str
+) -> np.ndarray:
+    """Trunk outputs (N, F) float32 for the pictures `keys`, from the cache where it has them.
+
+    Args:
+        trunk: uint8 (B, 3, H, W) to (B, F), in eval mode.
+        size: (height, width) the trunk sees.
+        images: parquet file with `image_key` and `jpeg`.
+        label: named in progress lines.
+    """
+    folder = CACHE / trunk_hash(trunk, size)
+    cached = _read(folder)
+    missing = sorted(set(keys) - cached.keys())
+    if missing:
+        made = _compute(trunk, size, images, missing, label)
+        _write(folder, missing, made)
+        cached.update(zip(missing, made, strict=True))
+    return np.stack([cached[key] for key in keys]) if keys else np.zeros((0, 0), np.float32)
+
+
+def trunk_hash(trunk: nn.Module, size: tuple[int, int]) -> str:
+    """Content address of a trunk: architecture, weights and constants, and the size of what it sees."""
+    digest = hashlib.sha256(f"{VERSION} {size[0]}x{size[1]}\n{trunk}".encode())
+    for name, tensor in [*trunk.named_parameters(), *trunk.named_buffers()]:
+        digest.update(f"\n{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def read_jpegs(images: Path, keys: Sequence[str]) -> dict[str, bytes]:
+    """{image_key: file bytes} of the pictures `keys`. Raises `UserError` naming the first that is absent."""
+    table = pq.read_table(images, columns=["image_key", "jpeg"], filters=[("image_key", "in", list(keys))])
+    found = dict(zip(table["image_key"].to_pylist(), table["jpeg"].to_pylist(), strict=True))
+    for key in keys:
+        if key not in found:
+            raise UserError(f"{images}: has no picture {key}. Build the dataset again (`dvc repro dataset`).")
+    return found
+
+
+def _compute(trunk: nn.Module, size: tuple[int, int], images: Path, keys: list[str], label: str) -> np.ndarray:
+    jpegs = read_jpegs(images, keys)
+    device = next(trunk.parameters()).device
+    pixels = in_threads(lambda key: to_pixels(decode_rgb(jpegs[key]), size).transpose(2, 0, 1), keys)
+    made: list[np.ndarray] = []
+    stage.log(f"[{label}] image trunk: {len(keys)} new pictures")
+    batches = _stacked(pixels, BATCH)
+    with torch.inference_mode():
+        for batch, count in stage.progress(
+            batches, total=-(-len(keys) // BATCH), what=f"batches of {BATCH}", label=label
+        ):
+            made.append(trunk(torch.from_numpy(batch).to(device)).float().cpu().numpy()[:count])
+    return np.concatenate(made)
+
+
+def _stacked(pixels: Iterator[np.ndarray], size: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Batches of exactly `size` and how many of them count: kernels may round differently for another batch size."""
+    batch: list[np.ndarray] = []
+    for item in pixels:
+        batch.append(item)
+        if len(batch) == size:
+            yield np.stack(batch), size
+            batch = []
+    if batch:
+        yield np.stack(batch + [batch[-1]] * (size - len(batch))), len(batch)
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for part in sorted(folder.glob("*.parquet")):
+        table = pq.read_table(part)
+        column = table["features"].combine_chunks()
+        values = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
+        found.update(zip(table["image_key"].to_pylist(), values, strict=True))
+    return found
+
+
+def _write(folder: Path, keys: list[str], features: np.ndarray) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    name = hashlib.sha256("".join(keys).encode()).hexdigest()[:16]
+    rows = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), features.shape[1])
+    partial = folder / f".{name}.{os.getpid()}.partial"
+    pq.write_table(pa.table({"image_key": keys, "features": rows}), partial, compression="none")
+    partial.replace(folder / f"{name}.parquet")

@@ -1,0 +1,204 @@
+"""Image and text trunks with their projection heads: timm convolutional networks and BERT sentence encoders.
+
+The CLIP towers are in openclip.py. Batch axis B, channels C, tokens L, width W, features F, embedding D.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from training.config import TowerSpec
+
+# Convolution and batch norm pairs, by the block that holds them (names of timm's efficientnet family).
+FOLDS = {
+    "DepthwiseSeparableConv": (("conv_dw", "bn1"), ("conv_pw", "bn2")),
+    "InvertedResidual": (("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3")),
+    "EdgeResidual": (("conv_exp", "bn1"), ("conv_pwl", "bn2")),
+    "ConvBnAct": (("conv", "bn1"),),
+    "EfficientNet": (("conv_stem", "bn1"), ("conv_head", "bn2")),
+}
+
+
+class Head(nn.Module):
+    """Projection of trunk features (B, F) to the shared space (B, D): a linear map plus an optional hidden layer.
+
+    Features are first standardised by the fixed `shift` and `scale` (F), fitted once by `fit`: levels of a trunk differ
+    in scale by orders of magnitude. The hidden branch starts at zero, so a head begins as its linear part.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, features: int, hidden: int, embed_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("shift", torch.zeros(features))
+        self.register_buffer("scale", torch.ones(features))
+        self.linear = nn.Linear(features, embed_dim)
+        self.hidden = (
+            nn.Sequential(nn.Linear(features, hidden), nn.GELU(), nn.Linear(hidden, embed_dim, bias=False))
+            if hidden
+            else None
+        )
+        if self.hidden is not None:
+            nn.init.zeros_(self.hidden[2].weight)
+
+    def fit(self, features: Tensor) -> None:
+        """Set the standardisation from a sample of trunk features (N, F)."""
+        self.shift.copy_(features.mean(0))
+        self.scale.copy_(1 / features.std(0).clamp_min(1e-4))
+
+    def forward(self, features: Tensor) -> Tensor:
+        x = (features - self.shift) * self.scale
+        return self.linear(x) if self.hidden is None else self.linear(x) + self.hidden(x)
+
+
+class TimmTrunk(nn.Module):
+    """A timm network as uint8 (B, 3, H, W) to float32 (B, F): chosen levels and the last layer, pooled over the image.
+
+    Batch norms are folded into the convolutions: their statistics stay as pretrained, and the folded network is several
+    times faster on CPUs. Each level gives its mean and standard deviation over the positions, the last layer
+    its mean.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, spec: TowerSpec) -> None:
+        super().__init__()
+        self.net = fold_batch_norms(timm.create_model(spec.arch, **spec.shape).eval())
+        self.net.reset_classifier(0)
+        self.net.to(memory_format=torch.channels_last)
+        self.levels = list(spec.levels)
+        self.register_buffer("mean", torch.tensor(spec.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std).view(3, 1, 1), persistent=False)
+        channels = [self.net.feature_info[level]["num_chs"] for level in self.levels]
+        self.width = 2 * sum(channels) + self.net.num_features
+
+    def extra_repr(self) -> str:
+        return f"levels={self.levels}, mean={self.mean.flatten().tolist()}, std={self.std.flatten().tolist()}"
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        x = (pixels.float() - self.mean) / self.std
+        x = x.contiguous(memory_format=torch.channels_last)
+        last, maps = self.net.forward_intermediates(x, indices=self.levels or 1)
+        pooled = [last.mean((2, 3))]
+        for level in maps if self.levels else []:
+            centre = level.mean((2, 3))
+            spread = (
+                (level - centre[:, :, None, None]).square().mean((2, 3)).add(1e-6).sqrt()
+            )  # finite gradient where a channel is constant
+            pooled += [centre, spread]
+        return torch.cat(pooled, 1)
+
+
+def fold_batch_norms(net: nn.Module) -> nn.Module:
+    """Fold every batch norm of a timm efficientnet into its convolution, in place; equal outputs in eval mode."""
+    for module in net.modules():
+        for conv, norm in FOLDS.get(type(module).__name__, ()):
+            found = getattr(module, norm)
+            setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), found))
+            setattr(module, norm, found.act)
+    if any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
+        raise ValueError(
+            f"{type(net).__name__} has batch norms this code cannot fold; use an efficientnet architecture."
+        )
+    return net
+
+
+class BertLayer(nn.Module):
+    """One post-norm transformer layer (Devlin et al. 2018) with fused query, key and value."""
+
+    def __init__(self, width: int, heads: int, inner: int, eps: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.norm1 = nn.LayerNorm(width, eps=eps)
+        self.up = nn.Linear(width, inner)
+        self.down = nn.Linear(inner, width)
+        self.norm2 = nn.LayerNorm(width, eps=eps)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """x (B, L, W), bias (B, 1, 1, L): 0 for tokens, a large negative number for padding."""
+        batch, length, width = x.shape
+        q, k, v = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
+        x = self.norm1(x + self.out(mixed.transpose(1, 2).reshape(batch, length, width)))
+        return self.norm2(x + self.down(F.gelu(self.up(x))))
+
+
+class BertTrunk(nn.Module):
+    """BERT with mean pooling over the tokens: ids, mask int64 (B, L) to (B, W). No dropout: encoding is a function."""
+
+    def __init__(self, spec: TowerSpec) -> None:
+        super().__init__()
+        s = spec.shape
+        self.width = s["hidden_size"]
+        eps = s["layer_norm_eps"]
+        self.words = nn.Embedding(s["vocab_size"], self.width)
+        self.positions = nn.Embedding(s["max_position_embeddings"], self.width)
+        self.norm = nn.LayerNorm(self.width, eps=eps)
+        self.layers = nn.ModuleList(
+            BertLayer(self.width, s["num_attention_heads"], s["intermediate_size"], eps)
+            for _ in range(s["num_hidden_layers"])
+        )
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        x = self.norm(self.words(ids) + self.positions.weight[: ids.shape[1]])
+        bias = (1.0 - mask[:, None, None, :].to(x.dtype)) * -1e9
+        for layer in self.layers:
+            x = layer(x, bias)
+        weights = mask[:, :, None].to(x.dtype)
+        return (x * weights).sum(1) / weights.sum(1)
+
+
+def bert_state(source: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A Hugging Face BertModel's tensors under this module's names; the only token type is added to the positions."""
+    source = {key.removeprefix("bert."): value for key, value in source.items()}
+    names = {
+        "attention.output.dense": "out", "attention.output.LayerNorm": "norm1", "intermediate.dense": "up",
+        "output.dense": "down", "output.LayerNorm": "norm2",
+    }  # fmt: skip
+    token_type = source["embeddings.token_type_embeddings.weight"][0]
+    state = {
+        "words.weight": source["embeddings.word_embeddings.weight"],
+        "positions.weight": source["embeddings.position_embeddings.weight"] + token_type,
+        "norm.weight": source["embeddings.LayerNorm.weight"],
+        "norm.bias": source["embeddings.LayerNorm.bias"],
+    }
+    layers = sum(key.endswith("attention.self.query.weight") for key in source)
+    for i in range(layers):
+        prefix = f"encoder.layer.{i}"
+        for kind in ("weight", "bias"):
+            parts = [source[f"{prefix}.attention.self.{p}.{kind}"] for p in ("query", "key", "value")]
+            state[f"layers.{i}.qkv.{kind}"] = torch.cat(parts)
+            for theirs, ours in names.items():
+                state[f"layers.{i}.{ours}.{kind}"] = source[f"{prefix}.{theirs}.{kind}"]
+    return state
+
+
+def lite0_state(source: dict[str, Tensor], net: Any) -> dict[str, Tensor]:
+    """Tensors of the packaged EfficientNet-Lite0 under timm's names, for a timm `tf_efficientnet_lite0` (unfolded)."""
+    top = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+    inner = {
+        "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw",
+        "_bn1": "bn2", "_project_conv": "conv_pwl", "_bn2": "bn3",
+    }  # fmt: skip
+    first = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+    places = [f"blocks.{s}.{b}" for s, stage in enumerate(net.blocks) for b in range(len(stage))]
+    state = {}
+    for key, value in source.items():
+        part, *rest = key.split(".")
+        if part == "_blocks":
+            index, name, *rest = rest
+            table = first if index == "0" else inner
+            state[".".join([places[int(index)], table[name], *rest])] = value
+        else:
+            state[".".join([top[part], *rest])] = value
+    return state
