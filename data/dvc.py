@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,16 +57,31 @@ def repro(stages: Sequence[str] = (), *flags: str, cwd: Path | None = None) -> i
 
 
 def stop_group(process: subprocess.Popen[Any], patience: float = 30.0) -> None:
-    """Interrupt a process group as Ctrl-C would (the trainer saves a checkpoint), then kill what is left."""
-    for sign, wait in ((signal.SIGINT, patience), (signal.SIGKILL, 5.0)):
-        try:
-            os.killpg(process.pid, sign)
-            process.wait(wait)
-            return
-        except ProcessLookupError:
-            return
-        except subprocess.TimeoutExpired:
-            continue
+    """Interrupt a process group as Ctrl-C would (the trainer saves a checkpoint), then kill what is left.
+
+    Returns when the whole group is gone, not only its first process. A second interruption while waiting kills at once.
+    """
+    try:
+        if _signal_group(process, signal.SIGINT):
+            _await_group(process, patience)
+    finally:
+        if _signal_group(process, signal.SIGKILL):
+            _await_group(process, 5.0)
+
+
+def _signal_group(process: subprocess.Popen[Any], sign: int) -> bool:
+    process.poll()  # a dead leader that nobody waited for would keep its group alive
+    try:
+        os.killpg(process.pid, sign)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _await_group(process: subprocess.Popen[Any], patience: float) -> None:
+    deadline = time.monotonic() + patience
+    while _signal_group(process, 0) and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def lock(cwd: Path = Path()) -> Mapping[str, Any]:

@@ -133,9 +133,9 @@ def write_run_facts(record_id: str, facts: Mapping[str, Any]) -> None:
     write_atomically(RUN_FACTS / f"{record_id}.json", json.dumps(canonical(facts), indent=2) + "\n")
 
 
-def run_facts(record_id: str) -> dict[str, Any]:
+def run_facts(record_id: str, root: Path = Path()) -> dict[str, Any]:
     """The facts of the last run that produced this record here; empty if it came from elsewhere (`dvc pull`)."""
-    path = RUN_FACTS / f"{record_id}.json"
+    path = root / RUN_FACTS / f"{record_id}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
@@ -143,7 +143,7 @@ def machine_facts() -> dict[str, Any]:
     """Code commit, package versions and the machine's make-up: the part of the run facts known before the run."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     return {
-        "commit": commit.stdout.strip() or None,
+        "commit": commit.stdout.strip() if commit.returncode == 0 else None,
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "packages": _versions(PACKAGES),

@@ -1,0 +1,119 @@
+"""Checks in lineage records (Great Expectations rules, audits, verdicts) as Dagster asset checks.
+
+Dagster wants the names of an asset's checks before it runs. They are read where they are written down: the calls
+`run.check("name", ...)` in the stage's own code, and the record of its last run for names made up at run time. One more
+check, `record`, is always there: it fails if the record was tampered with, or if a check that nobody announced failed.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from data.record import RECORD, Record
+from orchestration import render
+from orchestration.stages import Graph, Stage
+
+INTEGRITY = "record"
+NON_BLOCKING_GROUPS = frozenset({"verdicts"})  # promotion itself demands the verdict of the one model it takes
+_NOT_A_NAME = re.compile(r"[^A-Za-z0-9_]+")
+
+
+def stage_specs(graph: Graph, stage: Stage) -> list[dg.AssetCheckSpec]:
+    """The checks of a stage's asset, known without running or importing the stage."""
+    announced = {name for dep in graph.code(stage) for name in names_in_code(graph.root / dep)}
+    announced |= set(names_in_record(graph.root / stage.out))
+    return specs(stage.asset, announced, blocking=stage.group not in NON_BLOCKING_GROUPS)
+
+
+def specs(asset: str, names: Iterable[str], *, blocking: bool) -> list[dg.AssetCheckSpec]:
+    """One spec per name, and `record`. A blocking check stops what follows only when it fails as critical."""
+    key = dg.AssetKey(asset.split("/"))
+    return [
+        dg.AssetCheckSpec(name, asset=key, blocking=blocking)
+        for name in [INTEGRITY, *sorted({check_name(n) for n in names} - {INTEGRITY})]
+    ]
+
+
+def results(record: Record, declared: Iterable[str]) -> list[dg.AssetCheckResult]:
+    """One result per declared check, from the record's outcomes."""
+    outcomes = {check_name(check["name"]): check for check in record.checks}
+    announced = [name for name in declared if name != INTEGRITY]
+    rest = [check for name, check in outcomes.items() if name not in announced]
+    return [_integrity(record, rest), *(_result(name, outcomes.get(name)) for name in announced)]
+
+
+def check_name(name: str) -> str:
+    """A rule's name with everything but letters, digits and underscores replaced, as Dagster demands."""
+    return _NOT_A_NAME.sub("_", name).strip("_")
+
+
+def names_in_code(path: Path) -> set[str]:
+    """The literal names in calls of `.check("name", ...)` in a file, or in the files of a package."""
+    files = [path] if path.is_file() else sorted(path.rglob("*.py"))
+    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in files if file.suffix == ".py"]
+    calls = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return {
+        call.args[0].value
+        for call in calls
+        if isinstance(call.func, ast.Attribute)
+        and call.func.attr == "check"
+        and call.args
+        and isinstance(call.args[0], ast.Constant)
+        and isinstance(call.args[0].value, str)
+    }
+
+
+def names_in_record(folder: Path) -> list[str]:
+    """The names of the checks of the last run; none where there is no readable record."""
+    try:
+        return [check["name"] for check in json.loads((folder / RECORD).read_text(encoding="utf-8"))["checks"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _result(name: str, check: Mapping[str, Any] | None) -> dg.AssetCheckResult:
+    if check is None:
+        return dg.AssetCheckResult(check_name=name, passed=True, description="Did not apply to this output.")
+    metadata: dict[str, Any] = {"rule": check["description"], "count": int(check["count"])}
+    if check["examples"]:
+        metadata["examples"] = dg.MetadataValue.md("\n".join(f"- `{example}`" for example in check["examples"]))
+    metadata |= {key: render.value(item) for key, item in check["metadata"].items()}
+    return dg.AssetCheckResult(
+        check_name=name, passed=check["passed"], severity=_severity(check),
+        description=_sentence(check), metadata=metadata,
+    )  # fmt: skip
+
+
+def _integrity(record: Record, unannounced: Sequence[Mapping[str, Any]]) -> dg.AssetCheckResult:
+    failed = [check for check in unannounced if not check["passed"]]
+    severe = any(_severity(check) is dg.AssetCheckSeverity.ERROR for check in failed)
+    metadata: dict[str, Any] = {"id": record.id}
+    if record.checks:
+        rows = [
+            {k: check[k] for k in ("name", "passed", "severity", "count", "description")} for check in record.checks
+        ]
+        metadata["checks"] = dg.MetadataValue.md(render.markdown_table(rows))
+    return dg.AssetCheckResult(
+        check_name=INTEGRITY, passed=not failed, metadata=metadata,
+        severity=dg.AssetCheckSeverity.ERROR if severe else dg.AssetCheckSeverity.WARN,
+        description="; ".join(_sentence(check) for check in failed) or "The record matches its id.",
+    )  # fmt: skip
+
+
+def _sentence(check: Mapping[str, Any]) -> str:
+    if check["passed"]:
+        return check["description"]
+    count = f" ({check['count']:,} at fault)" if check["count"] else ""
+    return f"{check['description']}{count}"
+
+
+def _severity(check: Mapping[str, Any]) -> dg.AssetCheckSeverity:
+    critical = check["severity"] == "critical"
+    return dg.AssetCheckSeverity.ERROR if critical else dg.AssetCheckSeverity.WARN
