@@ -79,6 +79,11 @@ def find_columns(header: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def year(text: str) -> int | None:
+    """The year that `text` states (`2016`, or the `2016.0` that spreadsheets make of it), or None."""
+    return int(text[:4]) if re.fullmatch(r"[0-9]{4}(\.0)?", text) and YEARS[0] <= int(text[:4]) <= YEARS[1] else None
+
+
 def derive_caption(row: Mapping[str, str]) -> str:
     """`{colour} {article type} for {wearer}, {usage} wear` in lower case, leaving out what is not available.
 

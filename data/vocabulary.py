@@ -40,3 +40,24 @@ COLOURS = (
     "Taupe", "Teal", "Turquoise Blue", "White", "Yellow",
 )
 # fmt: on
+
+# Colours that one may fairly take for another share a family: a "navy" title fits the colour `Blue`, a "khaki" one
+# `Brown` or `Green`. These are all the words of a title that name a colour, in lower case.
+COLOUR_FAMILIES = {
+    "black": ("black", "charcoal"),
+    "white": ("white", "off white", "offwhite", "cream"),
+    "grey": ("grey", "grey melange", "charcoal", "silver", "steel", "metallic"),
+    "metal": ("silver", "gold", "golden", "steel", "metallic", "bronze", "copper"),
+    "blue": ("blue", "navy blue", "navy", "turquoise blue", "teal"),
+    "green": ("green", "olive", "khaki", "sea green", "lime green", "fluorescent green", "teal"),
+    "brown": ("brown", "coffee brown", "mushroom brown", "tan", "khaki", "taupe", "bronze", "copper", "rust", "beige",
+              "nude"),
+    "beige": ("beige", "cream", "nude", "skin", "tan", "khaki", "off white", "offwhite", "taupe"),
+    "red": ("red", "maroon", "burgundy", "rust"),
+    "pink": ("pink", "peach", "rose", "magenta", "mauve"),
+    "purple": ("purple", "lavender", "magenta", "mauve", "burgundy"),
+    "orange": ("orange", "peach", "rust"),
+    "yellow": ("yellow", "mustard", "gold", "golden"),
+}  # fmt: skip
+# In a title these are as often a brand, a scent, a material or a body part.
+AMBIGUOUS_COLOURS = ("rose", "skin", "steel", "metallic", "nude", "gold", "golden", "rust", "copper", "tan", "bronze")
