@@ -1,8 +1,8 @@
 """Checks in lineage records (Great Expectations rules, audits, verdicts) as Dagster asset checks.
 
-Dagster wants the names of an asset's checks before it runs. They are read where they are written down: the calls
-`run.check("name", ...)` in the stage's own code, and the record of its last run for names made up at run time. One more
-check, `record`, is always there: it fails if the record was tampered with, or if a check that nobody announced failed.
+Dagster wants the names of an asset's checks before it runs. They are read where they are written down: in the stage's
+own code, and in the record of its last run for names that are put together at run time. One more check, `record`, is
+always there: it lists every check of the record, and fails if one failed that nobody announced.
 """
 
 from __future__ import annotations
@@ -55,19 +55,10 @@ def check_name(name: str) -> str:
 
 
 def names_in_code(path: Path) -> set[str]:
-    """The literal names in calls of `.check("name", ...)` in a file, or in the files of a package."""
+    """The check names that a file, or the files of a package, write out: see `_announced`."""
     files = [path] if path.is_file() else sorted(path.rglob("*.py"))
     trees = [ast.parse(file.read_text(encoding="utf-8")) for file in files if file.suffix == ".py"]
-    calls = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call))
-    return {
-        call.args[0].value
-        for call in calls
-        if isinstance(call.func, ast.Attribute)
-        and call.func.attr == "check"
-        and call.args
-        and isinstance(call.args[0], ast.Constant)
-        and isinstance(call.args[0].value, str)
-    }
+    return {name for tree in trees for node in ast.walk(tree) if (name := _announced(node)) is not None}
 
 
 def names_in_record(folder: Path) -> list[str]:
@@ -76,6 +67,21 @@ def names_in_record(folder: Path) -> list[str]:
         return [check["name"] for check in json.loads((folder / RECORD).read_text(encoding="utf-8"))["checks"]]
     except (OSError, ValueError, KeyError, TypeError):
         return []
+
+
+def _announced(node: ast.AST) -> str | None:
+    """The name in `run.check("name", ...)`, or in the arguments of such a call: `{"name": "name", "passed": ...}`."""
+    name: ast.expr | None = None
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "check":
+        name = next(iter(node.args), None)
+    elif isinstance(node, ast.Dict):
+        values = {key.value: value for key, value in zip(node.keys, node.values, strict=True)
+                  if isinstance(key, ast.Constant)}  # fmt: skip
+        name = values.get("name") if "passed" in values else None
+    elif isinstance(node, ast.Call):
+        keywords = {keyword.arg: keyword.value for keyword in node.keywords}
+        name = keywords.get("name") if "passed" in keywords else None
+    return name.value if isinstance(name, ast.Constant) and isinstance(name.value, str) else None
 
 
 def _result(name: str, check: Mapping[str, Any] | None) -> dg.AssetCheckResult:

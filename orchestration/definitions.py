@@ -10,16 +10,17 @@ from pathlib import Path
 
 import dagster as dg
 
-from orchestration import dvc_assets, stages
-from orchestration.resources import Dvc
+from orchestration import automation, boundary, dvc_assets, stages
+from orchestration.resources import Workspace
 
 
 def build(root: Path) -> dg.Definitions:
     """The definitions of one workspace. Raises `UserError` if its dvc.yaml or params.yaml is not right."""
     graph = stages.read(root)
     return dg.Definitions(
-        assets=[*dvc_assets.build(graph)],
-        resources={"dvc_repo": Dvc(root=str(root))},
+        assets=[*dvc_assets.build(graph), *boundary.build(graph)],
+        sensors=automation.build(graph),
+        resources={"here": Workspace(root=str(root))},
         # A step only waits for `dvc repro`, which runs the stage in a process of its own, and every run has a process
         # of its own too; a further process per step would cost a second and isolate nothing.
         executor=dg.in_process_executor,

@@ -1,13 +1,15 @@
 """One Dagster asset per stage of dvc.yaml. No asset holds stage logic: it runs `dvc repro` and reads the record."""
 
 # No `from __future__ import annotations` here: Dagster reads the types of config and resources from the signature.
+from collections.abc import Mapping
+from typing import Any
+
 import dagster as dg
 from pydantic import Field
 
 from data import dvc
-from data.params import UserError
 from orchestration import checks, reports, stages
-from orchestration.resources import Dvc
+from orchestration.resources import Outcome, Workspace, as_failure
 
 GPU_RETRY = dg.RetryPolicy(max_retries=1, delay=10, backoff=dg.Backoff.EXPONENTIAL)  # a training resumes where it died
 
@@ -39,20 +41,19 @@ def _asset(graph: stages.Graph, stage: stages.Stage) -> dg.AssetsDefinition:
         retry_policy=GPU_RETRY if stage.pool else None,
         metadata={"stage": stage.name, "command": stage.cmd, "output": stage.out},
     )
-    def materialize(context: dg.AssetExecutionContext, config: StageConfig, dvc_repo: Dvc) -> dg.MaterializeResult:
-        outcome = dvc_repo.repro(context, stage.name, force=config.force)
-        try:
+    def materialize(context: dg.AssetExecutionContext, config: StageConfig, here: Workspace) -> dg.MaterializeResult:
+        outcome = here.repro(context, stage.name, force=config.force)
+        with as_failure():
             entry = dvc.lock(graph.root)[stage.name]
             report = reports.stage_report(graph, stage, entry, [spec.name for spec in specs])
-        except UserError as error:
-            raise dg.Failure(description=str(error), allow_retries=False) from None
-        how = {} if outcome.ran else {"skipped": reports.skip_message(graph, stage, entry)}
-        if outcome.cached:
-            how = {"skipped": f"{stage.name} ran before with these inputs; {stage.out} came from DVC's run cache."}
-        context.log.info(how.get("skipped", f"{stage.out} is record {report.metadata['record']}"))
-        return dg.MaterializeResult(
-            metadata={**how, **report.metadata}, check_results=report.checks,
-            data_version=dg.DataVersion(report.data_version), tags=report.tags,
-        )  # fmt: skip
+        more = {"skipped": _skipped(graph, stage, entry, outcome)} if not outcome.ran else {}
+        context.log.info(more.get("skipped", f"{stage.out} is record {report.metadata['record']}"))
+        return reports.result(report, **more)
 
     return materialize
+
+
+def _skipped(graph: stages.Graph, stage: stages.Stage, entry: Mapping[str, Any], outcome: Outcome) -> str:
+    if outcome.cached:
+        return f"{stage.name} ran before with these inputs and parameters; {stage.out} came from DVC's run cache."
+    return reports.skip_message(graph, stage, entry)

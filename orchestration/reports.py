@@ -30,10 +30,6 @@ class Report:
     checks: Sequence[dg.AssetCheckResult]
     tags: Mapping[str, str]
 
-    @property
-    def data_version(self) -> str:
-        return self.tags[DATA_VERSION_TAG]
-
 
 def stage_report(graph: stages.Graph, stage: stages.Stage, entry: Mapping[str, Any], declared: Sequence[str]) -> Report:
     """The account of a stage from its record and its dvc.lock entry. Raises `UserError` if the record is broken."""
@@ -55,14 +51,30 @@ def tags(graph: stages.Graph, stage: stages.Stage, entry: Mapping[str, Any], how
     return {
         **data_version_tags(data_version),
         CODE_VERSION_TAG: stages.locked(graph, stage, entry) if how is None else f"output {how} {TOUCHED}",
-        **{_input_tag(asset): versions[path] for path, asset in inputs.items() if path in versions},
-        **{_pointer_tag(asset): NULL_EVENT_POINTER for path, asset in inputs.items() if path in versions},
+        **input_tags({asset: versions[path] for path, asset in inputs.items() if path in versions}),
     }
 
 
 def data_version_tags(data_version: str) -> dict[str, str]:
     """The tags of a data version that comes from outside Dagster."""
     return {DATA_VERSION_TAG: data_version, DATA_VERSION_IS_USER_PROVIDED_TAG: "true"}
+
+
+def input_tags(versions: Mapping[str, str]) -> dict[str, str]:
+    """The tags that say from which {asset: data version} an output was made."""
+    keys = {asset: dg.AssetKey(asset.split("/")) for asset in versions}
+    return {
+        **{get_input_data_version_tag(keys[asset]): version for asset, version in versions.items()},
+        **{get_input_event_pointer_tag(key): NULL_EVENT_POINTER for key in keys.values()},
+    }
+
+
+def result(report: Report, **more: Any) -> dg.MaterializeResult:
+    """A report as what a Dagster asset returns."""
+    return dg.MaterializeResult(
+        metadata={**more, **report.metadata}, check_results=report.checks, tags=report.tags,
+        data_version=dg.DataVersion(report.tags[DATA_VERSION_TAG]),
+    )  # fmt: skip
 
 
 def skip_message(graph: stages.Graph, stage: stages.Stage, entry: Mapping[str, Any]) -> str:
@@ -73,11 +85,3 @@ def skip_message(graph: stages.Graph, stage: stages.Stage, entry: Mapping[str, A
         f"{stage.name} is up to date: the hashes of {hashes}{params} match dvc.lock, "
         f"so {stage.out} ({stages.output(entry)['md5'][:12]}) stands. Set `force` to run it anyway."
     )
-
-
-def _input_tag(asset: str) -> str:
-    return get_input_data_version_tag(dg.AssetKey(asset.split("/")))
-
-
-def _pointer_tag(asset: str) -> str:
-    return get_input_event_pointer_tag(dg.AssetKey(asset.split("/")))

@@ -1,4 +1,4 @@
-"""`dvc repro` of one stage as a Dagster resource: live logs through Pipes, a clean stop, one sentence on failure."""
+"""The workspace's commands as a Dagster resource: live logs through Pipes, a clean stop, one sentence on failure."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import dagster as dg
 from dagster_pipes import PIPES_PROTOCOL_VERSION
 
 from data import dvc
+from data.params import UserError
 
 TAIL = 40
 BUSY = re.compile(r"is busy, it is being blocked by|Unable to acquire lock")
@@ -32,8 +33,11 @@ class Outcome:
     cached: bool
 
 
-class Dvc(dg.ConfigurableResource):
-    """The workspace's DVC. `patience`: seconds a stage gets to save its checkpoint when a run is cancelled."""
+class Workspace(dg.ConfigurableResource):
+    """The folder that holds dvc.yaml, and its commands.
+
+    `patience`: seconds a stage gets to save its checkpoint when a run is cancelled.
+    """
 
     root: str
     patience: float = 45.0
@@ -44,25 +48,31 @@ class Dvc(dg.ConfigurableResource):
 
         While another run or a person keeps this stage, or one whose output it reads, busy, this waits and says so.
         """
-        arguments = dvc.command("repro", "--single-item", *(["--force"] if force else []), stage)
-        with dg.open_pipes_session(
-            context, dg.PipesTempFileContextInjector(), dg.PipesTempFileMessageReader()
-        ) as session:
-            environment = {**dvc.environment(), **session.get_bootstrap_env_vars()}
-            while True:
-                code, lines = self._run(arguments, environment)
-                if not code or not any(BUSY.search(line) for line in lines):
-                    break
-                context.log.info(f"{stage} or one of its inputs is in use by another run; waiting for it to finish.")
-                time.sleep(self.busy_interval)
-            if not session.message_handler.received_opened_message:
-                _say_nothing(session)
-        if code:
-            raise failure(stage, lines)
+        lines = self._piped(context, stage, dvc.command("repro", "--single-item", *(["--force"] * force), stage))
         return Outcome(
             ran=any(line.startswith(f"Running stage '{stage}'") for line in lines),
             cached=any("is cached - skipping run" in line for line in lines),
         )
+
+    def python(self, context: dg.AssetExecutionContext, module: str, *arguments: str) -> None:
+        """Run `python -m MODULE ARGUMENTS` in the workspace. Raises `dg.Failure` with the command's own sentence."""
+        self._piped(context, module, [sys.executable, "-m", module, *arguments])
+
+    def _piped(self, context: dg.AssetExecutionContext, name: str, arguments: list[str]) -> list[str]:
+        with dg.open_pipes_session(
+            context, dg.PipesTempFileContextInjector(), dg.PipesTempFileMessageReader()
+        ) as session:
+            environment = {**dvc.environment(), **session.get_bootstrap_env_vars()}
+            code, lines = self._run(arguments, environment)
+            while code and any(BUSY.search(line) for line in lines):
+                context.log.info(f"{name} or one of its inputs is in use by another process; waiting for it to finish.")
+                time.sleep(self.busy_interval)
+                code, lines = self._run(arguments, environment)
+            if not session.message_handler.received_opened_message:
+                _say_nothing(session)
+        if code:
+            raise failure(name, lines)
+        return lines
 
     def _run(self, arguments: list[str], environment: Mapping[str, str]) -> tuple[int, list[str]]:
         """Run to the end, passing lines on as they come. Returns the exit code and the last lines."""
@@ -79,13 +89,23 @@ class Dvc(dg.ConfigurableResource):
         return code, list(tail)
 
 
+@contextlib.contextmanager
+def as_failure() -> Iterator[None]:
+    """A `UserError` as the one sentence of a failed step, without a traceback and without a retry."""
+    try:
+        yield
+    except UserError as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from None
+
+
 def _say_nothing(session: dg.PipesSession) -> None:
-    """Close a session that nobody opened, because DVC found no reason to start the stage.
+    """Close a session that nobody opened, because DVC found no reason to start the stage,
+    or because the process died first.
 
     Dagster would otherwise warn, at every skip, that the external process was lost.
     """
     for method in ("opened", "closed"):
-        message = {"__dagster_pipes_version": PIPES_PROTOCOL_VERSION, "method": method, "params": {}}
+        message: dict[str, Any] = {"__dagster_pipes_version": PIPES_PROTOCOL_VERSION, "method": method, "params": {}}
         session.message_handler.handle_message(cast("Any", message))
 
 

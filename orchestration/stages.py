@@ -19,10 +19,12 @@ from typing import Any
 
 import yaml
 
-from data.dvc import DVC_YAML
+from data.dvc import DVC_LOCK, DVC_YAML
 from data.params import PARAMS, UserError, canonical_hash, load, read_yaml
+from data.record import RECORD
 
 DROPS = "store/drops"
+REGISTRY = "runs/serving/registry.jsonl"
 LANDING_ASSET = "catalog/drops"
 META_KEYS = {"asset", "group", "kinds", "owner"}
 STAGE_KEYS = {"cmd", "deps", "params", "outs", "desc", "meta", "matrix"}
@@ -138,6 +140,15 @@ def output(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     return entry["outs"][0]
 
 
+def fingerprint(graph: Graph) -> str:
+    """A hash over sizes and times of the files that staleness follows from: cheap to take, and it changes with them."""
+    names = {DVC_YAML.as_posix(), DVC_LOCK.as_posix(), PARAMS.as_posix(), f"{DROPS}.dvc", REGISTRY}
+    for stage in graph.stages.values():
+        names |= {stage.out, f"{stage.out}/{RECORD}", *graph.code(stage)}
+    states = {name: _state(graph.root / name) for name in sorted(names)}
+    return canonical_hash(states)
+
+
 def dvc_hash(path: Path) -> str | None:
     """The hash DVC gives a file or folder: MD5 of the bytes, or of the folder's list. None if there is nothing.
 
@@ -158,6 +169,14 @@ def dvc_hash(path: Path) -> str | None:
 
 def _version(cmd: str, params: Mapping[str, Any], code: Mapping[str, str | None], out: str) -> str:
     return canonical_hash({"cmd": cmd, "params": dict(params), "code": dict(code), "out": out})[:32]
+
+
+def _state(path: Path) -> list[Any]:
+    """Size and time of a file, of every file of a small package, or of an output folder itself."""
+    if not path.exists():
+        return []
+    files = sorted(path.rglob("*.py")) if path.is_dir() else []
+    return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in (path, *files)]
 
 
 def _expand(name: str, body: Mapping[str, Any], values: Mapping[str, Any], path: Path) -> Iterator[Stage]:
