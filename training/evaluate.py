@@ -1,0 +1,213 @@
+"""Score a model on every benchmark suite and keep the outcome of each item.
+
+Reads store/models/MODEL, store/suites and store/dataset; writes store/evaluations/MODEL: outcomes.parquet (what every
+metric and verdict is computed from), metrics.json with 95 % intervals, and pages of examples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data import stage
+from data.params import UserError
+from training.benchmarks import BENCHMARKS
+from training.outcomes import Benchmark, Examinee, cells, column
+from training.plots import Line, intervals
+from training.ranking import TIE
+from training.statistics import SEED, estimate
+
+DATASET, SUITES = Path("store/dataset"), Path("store/suites")
+MODELS, EVALUATIONS = Path("store/models"), Path("store/evaluations")
+OUTCOMES, METRICS = "outcomes.parquet", "metrics.json"
+
+Vectors = npt.NDArray[np.float32]
+Metrics = dict[str, dict[str, dict[str, float]]]
+
+
+class Examiner:
+    """A dual encoder under test, and the dataset it is asked about; every photo and text is embedded once."""
+
+    def __init__(self, model: Path, dataset: Path) -> None:
+        import torch
+
+        from training.encoder import embed_images, embed_texts, load_encoder
+
+        encoder = load_encoder(model).to("cuda" if torch.cuda.is_available() else "cpu")
+        photos = dataset / "images.parquet"
+        self._model, self._dataset = model, dataset
+        self._photos = _Memo(lambda keys: embed_images(encoder, photos, keys, f"photos, {model.name}"))
+        self._texts = _Memo(lambda texts: embed_texts(encoder, texts))
+
+    def images(self, keys: Sequence[str]) -> Vectors:
+        return self._finite(self._photos(keys), keys, "photo")
+
+    def texts(self, texts: Sequence[str]) -> Vectors:
+        return self._finite(self._texts(texts), texts, "text")
+
+    def training_texts(self) -> list[str]:
+        table = pq.read_table(
+            self._dataset / "products.parquet",
+            columns=["title", "derived_caption"],
+            filters=[("split", "==", "train")],
+        )
+        return [text for column in table.columns for text in column.to_pylist() if text]
+
+    def _finite(self, vectors: Vectors, asked: Sequence[str], what: str) -> Vectors:
+        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        if len(bad):
+            raise UserError(
+                f"{self._model}: the embedding of {what} {asked[bad[0]]!r} is not finite ({len(bad)} in all); "
+                "the training diverged. Train it again with a lower learning rate."
+            )
+        return vectors
+
+
+class _Memo:
+    """Embeds what it has not seen before, in one call."""
+
+    def __init__(self, embed: Callable[[list[str]], Vectors]) -> None:
+        self._embed = embed
+        self._known: dict[str, Vectors] = {}
+
+    def __call__(self, asked: Sequence[str]) -> Vectors:
+        new = [item for item in dict.fromkeys(asked) if item not in self._known]
+        if new:
+            self._known.update(zip(new, self._embed(new), strict=True))
+        return np.stack([self._known[item] for item in asked])
+
+
+def evaluate_model(model_folder: Path, suites_folder: Path, dataset_folder: Path) -> pa.Table:
+    """Outcomes (`training.outcomes.SCHEMA`) of a model on every benchmark. Raises `UserError`, never gives half."""
+    return score_all(Examiner(model_folder, dataset_folder), suites_folder)
+
+
+def score_all(examinee: Examinee, suites: Path) -> pa.Table:
+    """The outcomes of every benchmark, one below the other."""
+    suite_items = {name: benchmark.items(suites) for name, benchmark in BENCHMARKS.items()}
+    return pa.concat_tables(
+        [_timed(BENCHMARKS[name], items, examinee) for name, items in suite_items.items()]
+    ).combine_chunks()
+
+
+def _timed(benchmark: Benchmark, items: pa.Table, examinee: Examinee) -> pa.Table:
+    started = time.monotonic()
+    outcomes = benchmark.score(items, examinee)
+    stage.log(f"[{benchmark.name}] {items.num_rows:,} items in {time.monotonic() - started:.1f} s")
+    return outcomes
+
+
+def metrics_of(outcomes: pa.Table) -> Metrics:
+    """{benchmark: {metric: {value, low, high, n}}}; `metric/slice` for the slices of a metric that has several."""
+    found: Metrics = {}
+    for (benchmark, metric), cell in cells(outcomes).items():
+        values, units = column(cell, "outcome"), column(cell, "unit")
+        names = column(cell, "slice")
+        block = found.setdefault(benchmark, {})
+        block[metric] = _numbers(values, units)
+        for name in sorted(set(names)) if len(set(names)) > 1 else ():
+            block[f"{metric}/{name}"] = _numbers(values[names == name], units[names == name])
+    return found
+
+
+def _numbers(values: Any, units: Any) -> dict[str, float]:
+    e = estimate(values, units, (0.0, 1.0))
+    return {"value": round(e.value, 6), "low": round(e.low, 6), "high": round(e.high, 6), "n": e.n}
+
+
+def build(args: argparse.Namespace) -> None:
+    model = MODELS / args.model
+    with stage.run(
+        f"evaluate@{args.model}", kind="evaluation", command=f"python -m training.evaluate {args.model}",
+        out=EVALUATIONS / args.model, inputs=[DATASET, SUITES, model], parameters={}, seeds={"bootstrap": SEED},
+        force=args.force,
+    ) as run:  # fmt: skip
+        if run.up_to_date:
+            return
+        started = time.monotonic()
+        examiner = Examiner(model, DATASET)
+        outcomes = score_all(examiner, SUITES)
+        seconds = time.monotonic() - started
+        run.facts(scoring_seconds=round(seconds, 2), outcomes_per_second=round(outcomes.num_rows / seconds, 1))
+        metrics = metrics_of(outcomes)
+        pq.write_table(outcomes, run.out / OUTCOMES)
+        (run.out / METRICS).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        _report(run, args.model, metrics, outcomes)
+        _pages(run, outcomes, examiner)
+
+
+def _report(run: stage.Run, model: str, metrics: Metrics, outcomes: pa.Table) -> None:
+    """Numbers, tables and the interval plot of the record."""
+    run.summary(**{
+        f"{name}/{metric}": block[metric]["value"]
+        for name, block in metrics.items() for metric in block if "/" not in metric
+    })  # fmt: skip
+    rows = [
+        {"benchmark": name, "metric": metric, "value %": _percent(cell["value"]),
+         "95 % interval": f"{_percent(cell['low'])} to {_percent(cell['high'])}", "items": int(cell["n"])}
+        for name, block in metrics.items() for metric, cell in block.items()
+    ]  # fmt: skip
+    run.table("Metrics", rows)
+    ties = int((np.abs(column(cells(outcomes)["compositional", "accuracy"], "detail")) <= TIE).sum())
+    run.summary(compositional_ties=ties)
+    run.log(f"compositional: {ties} ties (a tie is never a success)")
+    for row in rows:
+        run.log(f"{row['benchmark']:18} {row['metric']:24} {row['value %']} % ({row['95 % interval']})")
+    intervals(
+        _lines(metrics), run.out / "metrics.png", title=f"{model} on every benchmark",
+        xlabel="percent of items, with 95 % interval (resampled by product family)",
+        legend="dashed tick: what a text-only scorer gets on the same items",
+    )  # fmt: skip
+    run.picture("Metrics with intervals", run.out / "metrics.png")
+
+
+def _lines(metrics: Metrics) -> list[Line]:
+    """Every metric as a line; the blind control's as a tick on the line of what it controls."""
+    lines = []
+    for name, block in metrics.items():
+        heading = name.replace("_", " ")
+        for metric, cell in block.items():
+            if metric.startswith("blind_"):
+                continue
+            control = block.get(f"blind_{metric}")
+            value, low, high = (100 * cell[key] for key in ("value", "low", "high"))
+            marks = (100 * control["value"],) if control else ()
+            note = f"{value:.1f} %   n = {int(cell['n']):,}"
+            lines.append(Line(metric, value, low, high, note=note, heading=heading, marks=marks))
+            heading = ""
+    return lines
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _pages(run: stage.Run, outcomes: pa.Table, examinee: Examinee) -> None:
+    from training.examples import compositional_page, retrieval_page
+
+    retrieval_page(SUITES, DATASET, outcomes, examinee, run.out / "retrieval.png")
+    run.picture("Titles found and missed", run.out / "retrieval.png")
+    compositional_page(SUITES, DATASET, outcomes, run.out / "compositional.png")
+    run.picture("Captions told apart and confused", run.out / "compositional.png")
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="a folder under store/models: base, clip, ce_clip")
+
+
+def main(argv: list[str] | None = None) -> int:
+    return stage.main(build, description=__doc__, argv=argv, arguments=_arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,247 @@
+"""From two models' outcomes on the same items to pass, fail or inconclusive. No file is read here.
+
+A challenger passes when it is non-inferior on every compared metric (the interval of the difference lies above minus
+the margin) and superior on the primary benchmark. It fails when it is worse than a margin with certainty, or when the
+primary benchmark excludes any gain. Otherwise the items are too few to decide, and the verdict says how many it takes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from data.params import UserError
+from training.benchmarks import BENCHMARKS
+from training.outcomes import cells, column
+from training.statistics import Estimate, discordant_units, estimate, holm, items_needed, mcnemar
+
+Verdict = Literal["pass", "fail", "inconclusive"]
+Cells = Mapping[tuple[str, str], pa.Table]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GateConfig:
+    """The `gate` section. `margins` are the losses tolerated per benchmark, as shares (0.01 is one point)."""
+
+    draws: int = 10_000
+    seed: int = 29
+    alpha: float = 0.05
+    margins: dict[str, float]
+    primary: str
+
+    def __post_init__(self) -> None:
+        if self.draws < 1000:
+            raise ValueError(f"draws: {self.draws} resamples leave the interval's ends to chance; use at least 1000")
+        if not 0 < self.alpha < 0.5:
+            raise ValueError(f"alpha: {self.alpha} is not an error rate between 0 and 0.5")
+        if set(self.margins) != set(BENCHMARKS):
+            raise ValueError(f"margins: one is needed for each of {', '.join(BENCHMARKS)} and nothing else")
+        for name, margin in self.margins.items():
+            if not 0 < margin < 1:
+                raise ValueError(f"margins.{name}: {margin} is not a share between 0 and 1")
+        if self.primary not in BENCHMARKS:
+            raise ValueError(f"primary: {self.primary!r} is not one of {', '.join(BENCHMARKS)}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Challenger against champion on one metric; shares and differences of shares, not percent.
+
+    Attributes:
+        p: Holm-adjusted over all comparisons; `p_single` is the exact McNemar p, discordant units as coin flips.
+        gained, lost: items that only the challenger, or only the champion, gets right.
+        beyond_control: the difference on items the text-only control gets wrong; None where there is no control.
+    """
+
+    name: str
+    metric: str
+    challenger: float
+    champion: float
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_single: float
+    margin: float
+    superior: bool
+    non_inferior: bool
+    n_items: int
+    n_units: int
+    gained: int
+    lost: int
+    beyond_control: dict[str, float] | None
+    needs_more_items: int | None
+    verdict: Verdict
+
+    @property
+    def label(self) -> str:
+        return f"{self.name.replace('_', ' ')} {self.metric}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """The overall verdict, the comparisons behind it, and one sentence of reason that completes "The challenger …"."""
+
+    verdict: Verdict
+    reason: str
+    needs_more_items: int | None
+    comparisons: list[Comparison]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Measured:
+    """One compared metric before Holm: the difference, and the same beyond the control's reach."""
+
+    key: tuple[str, str]
+    champion: float
+    challenger: float
+    whole: Estimate
+    beyond: Estimate | None
+    p: float
+    gained: int
+    lost: int
+
+
+def judge(challenger: pa.Table, champion: pa.Table, config: GateConfig) -> Judgement:
+    """The verdict on two outcome tables. Raises `UserError` unless both hold exactly the same items and units."""
+    ours, theirs = cells(challenger), cells(champion)
+    measured = [
+        _measure(ours, theirs, (name, metric), benchmark.control, config)
+        for name, benchmark in BENCHMARKS.items()
+        for metric in benchmark.gate_metrics
+    ]
+    adjusted = holm([m.p for m in measured])
+    superior = [_superior(m, p, config.alpha) for m, p in zip(measured, adjusted, strict=True)]
+    primary = [i for i, m in enumerate(measured) if m.key[0] == config.primary]
+    shown = any(superior[i] for i in primary)
+    hopeless = all(_no_gain(measured[i]) for i in primary)
+    comparisons = []
+    for index, m in enumerate(measured):
+        verdict = _verdict(m, config, index in primary, shown, hopeless)
+        comparisons.append(_comparison(m, config, adjusted[index], superior[index], verdict))
+    return _conclude(comparisons, config)
+
+
+def _measure(ours: Cells, theirs: Cells, key: tuple[str, str], control: str | None, config: GateConfig) -> _Measured:
+    a, b = _paired(ours, theirs, key)
+    challenger, champion, units = column(a, "outcome"), column(b, "outcome"), column(a, "unit")
+    difference = challenger - champion
+    measure = functools.partial(estimate, span=(-1.0, 1.0), draws=config.draws, seed=config.seed, alpha=config.alpha)
+    beyond = None
+    if control:
+        missed = column(_paired(ours, theirs, (key[0], control))[0], "outcome") == 0
+        if not missed.any():
+            raise UserError(
+                f"{key[0]}: the text-only control solves every item, so the suite proves nothing about seeing."
+            )
+        beyond = measure(difference[missed], units[missed])
+    return _Measured(
+        key=key, champion=float(champion.mean()), challenger=float(challenger.mean()),
+        whole=measure(difference, units), beyond=beyond,
+        p=mcnemar(*discordant_units(difference, units)),
+        gained=int((difference > 0).sum()), lost=int((difference < 0).sum()),
+    )  # fmt: skip
+
+
+def _paired(ours: Cells, theirs: Cells, key: tuple[str, str]) -> tuple[pa.Table, pa.Table]:
+    """Both models' rows of one metric, item by item. Any difference in the item lists is a failed evaluation."""
+    name = " ".join(key)
+    for whose, found in (("challenger", ours), ("champion", theirs)):
+        if key not in found:
+            raise UserError(f"{name}: the {whose}'s outcomes lack it. Evaluate it again with `dvc repro -f`.")
+        if not np.isfinite(column(found[key], "outcome")).all():
+            raise UserError(f"{name}: the {whose} has outcomes that are not numbers. Evaluate it again.")
+    a, b = ours[key], theirs[key]
+    for part in ("item_id", "unit"):
+        if a[part].to_pylist() != b[part].to_pylist():
+            odd = sorted(set(a[part].to_pylist()) ^ set(b[part].to_pylist()))[:3]
+            raise UserError(
+                f"{name}: challenger and champion were not scored on the same items ({part}, for example {odd}). "
+                "Evaluate both on the present suites with `dvc repro`."
+            )
+    return a, b
+
+
+def _superior(m: _Measured, p: float, alpha: float) -> bool:
+    """Better by the interval, by the adjusted test, and also on the items that cannot be solved without looking."""
+    return p <= alpha and m.whole.low > 0 and (m.beyond is None or m.beyond.low > 0)
+
+
+def _no_gain(m: _Measured) -> bool:
+    return m.whole.high <= 0 or (m.beyond is not None and m.beyond.high <= 0)
+
+
+def _verdict(m: _Measured, config: GateConfig, primary: bool, shown: bool, hopeless: bool) -> Verdict:
+    """Of one comparison; `shown` and `hopeless` say of the primary benchmark that a gain is certain, or excluded."""
+    margin = config.margins[m.key[0]]
+    if m.whole.high < -margin or (primary and hopeless):
+        return "fail"
+    return "pass" if m.whole.low > -margin and (shown or not primary) else "inconclusive"
+
+
+def _comparison(m: _Measured, config: GateConfig, p: float, superior: bool, verdict: Verdict) -> Comparison:
+    name, e, b = m.key[0], m.whole, m.beyond
+    return Comparison(
+        name=name, metric=m.key[1], challenger=m.challenger, champion=m.champion, difference=e.value, low=e.low,
+        high=e.high, p=p, p_single=m.p, margin=config.margins[name], superior=superior,
+        non_inferior=e.low > -config.margins[name], n_items=e.n, n_units=e.units, gained=m.gained, lost=m.lost,
+        beyond_control=None if b is None else {"difference": b.value, "low": b.low, "high": b.high, "n_items": b.n},
+        needs_more_items=_needed(m, config, superior) if verdict == "inconclusive" else None, verdict=verdict,
+    )  # fmt: skip
+
+
+def _needed(m: _Measured, config: GateConfig, superior: bool) -> int:
+    """More items of this benchmark until its open questions would be decided, at today's variance.
+
+    The distance to be noticed is that between the observed difference and the threshold in question, but no smaller
+    than the margin: the margin is the smallest difference that anybody said matters.
+    """
+    margin, e, needed = config.margins[m.key[0]], m.whole, [1]
+    if e.low <= -margin:
+        needed.append(items_needed(e.n, e.error, max(abs(e.value + margin), margin), alpha=config.alpha))
+    if m.key[0] == config.primary and not superior:
+        needed.append(items_needed(e.n, e.error, max(abs(e.value), margin), alpha=config.alpha))
+        if m.beyond is not None and m.beyond.low <= 0:
+            b = m.beyond
+            more = items_needed(b.n, b.error, max(abs(b.value), margin), alpha=config.alpha)
+            needed.append(-(-more * e.n // b.n))  # only b.n of e.n items are beyond the control
+    return max(needed)
+
+
+def _conclude(comparisons: list[Comparison], config: GateConfig) -> Judgement:
+    primary = [c for c in comparisons if c.name == config.primary]
+    failed = [c for c in comparisons if c.verdict == "fail"]
+    verdict: Verdict = "inconclusive"
+    needs = None
+    if failed:
+        verdict, reason = "fail", _why_failed(failed[0])
+    elif all(c.non_inferior for c in comparisons) and any(c.superior for c in primary):
+        best = max((c for c in primary if c.superior), key=lambda c: c.difference)
+        verdict = "pass"
+        reason = f"is better on {best.label} by {_points(best)}, and on no benchmark worse by more than its margin"
+    else:
+        open_ = max((c for c in comparisons if c.needs_more_items), key=lambda c: c.needs_more_items or 0)
+        needs = open_.needs_more_items
+        question = "better" if open_.non_inferior else f"within {100 * open_.margin:g} points of the champion"
+        reason = (
+            f"cannot be told to be {question} on {open_.label}: the difference is {_points(open_)}; "
+            f"deciding takes about {needs:,} more items"
+        )
+    return Judgement(verdict=verdict, reason=reason, needs_more_items=needs, comparisons=comparisons)
+
+
+def _why_failed(c: Comparison) -> str:
+    if c.high < -c.margin:
+        return f"is worse on {c.label} by more than the margin of {100 * c.margin:g} points: {_points(c)}"
+    if c.high <= 0:
+        return f"is no better on {c.label}, the primary benchmark: {_points(c)}"
+    return f"gains on {c.label} only where a text-only scorer succeeds without looking: {_points(c)} in all"
+
+
+def _points(c: Comparison) -> str:
+    return f"{100 * c.difference:+.1f} points (interval {100 * c.low:+.1f} to {100 * c.high:+.1f})"

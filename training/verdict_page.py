@@ -1,0 +1,200 @@
+"""The page a person reads about a verdict: sentence, intervals, which items changed sides, and how it was done."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from training.benchmarks import BENCHMARKS
+from training.outcomes import cells, column
+from training.pictures import INK, Card, cards_page, load_photos
+from training.plots import BAD, GOOD, OPEN, Line, intervals
+from training.statistics import POWER
+from training.verdict import Comparison, GateConfig, Judgement
+
+EXAMPLES = 6
+COLOURS = {"pass": GOOD, "fail": BAD, "inconclusive": OPEN}
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """An item that only one of the two models gets right. `before` and `after` are ranks or score differences."""
+
+    comparison: Comparison
+    item: dict[str, Any]
+    slice: str
+    gained: bool
+    before: float
+    after: float
+
+
+def changes(judgement: Judgement, challenger: pa.Table, champion: pa.Table, suites: Path) -> list[Change]:
+    """Every item that changed sides, the clearest change first within its comparison."""
+    ours, theirs, found = cells(challenger), cells(champion), []
+    for comparison in judgement.comparisons:
+        key = (comparison.name, comparison.metric)
+        a, b = ours[key], theirs[key]
+        items = {row["item_id"]: row for row in BENCHMARKS[comparison.name].items(suites).to_pylist()}
+        after, before = column(a, "detail"), column(b, "detail")
+        difference = column(a, "outcome") - column(b, "outcome")
+        for index in np.argsort(-np.abs(after - before), kind="stable"):
+            if difference[index]:
+                item = items[a["item_id"][int(index)].as_py()]
+                name = a["slice"][int(index)].as_py()
+                found.append(Change(comparison, item, name, difference[index] > 0, before[index], after[index]))
+    return found
+
+
+def write_csv(found: Sequence[Change], path: Path) -> None:
+    """One line per item that changed sides."""
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["benchmark", "metric", "item_id", "side", "champion", "challenger", "caption", "negative"])
+        for c in found:
+            side = "gained" if c.gained else "lost"
+            row = [c.comparison.name, c.comparison.metric, c.item["item_id"], side, f"{c.before:g}", f"{c.after:g}"]
+            writer.writerow([*row, c.item["caption"], c.item.get("negative", "")])
+
+
+def forest(judgement: Judgement, method: str, champion: str, path: Path) -> None:
+    """The difference of every comparison with its interval, its margin as a tick."""
+    lines = []
+    for c in judgement.comparisons:
+        note = f"{100 * c.difference:+.1f}   {c.verdict}"
+        value, low, high = 100 * c.difference, 100 * c.low, 100 * c.high
+        lines.append(Line(c.label, value, low, high, note, COLOURS[c.verdict], marks=(-100 * c.margin,)))
+        if beyond := c.beyond_control:
+            value, low, high = (100 * beyond[key] for key in ("difference", "low", "high"))
+            lines.append(Line("… beyond text-only", value, low, high, f"{value:+.1f}", COLOURS[c.verdict]))
+    intervals(
+        lines, path, title=f"{method} minus {champion}: {judgement.verdict}", zero=True,
+        xlabel="difference in points, with its interval",
+        legend="dashed tick: the loss tolerated there",
+    )  # fmt: skip
+
+
+def changed_page(found: Sequence[Change], images: Path, path: Path) -> bool:
+    """Photos of items gained and lost, one per product and at most six a side. False if nothing changed."""
+    sections = []
+    for comparison in dict.fromkeys(change.comparison.label for change in found):
+        for gained in (True, False):
+            chosen = _first_of_each_product(
+                c for c in found if c.comparison.label == comparison and c.gained is gained
+            )[:EXAMPLES]
+            if chosen:
+                side = "only the challenger is right" if gained else "only the champion is right"
+                sections.append((f"{comparison}: {side}", [_card(change) for change in chosen]))
+    if sections:
+        photos = load_photos(images, {card.image_key for _, cards in sections for card in cards})
+        cards_page(sections, photos, path)
+    return bool(sections)
+
+
+def _first_of_each_product(found: Any) -> list[Change]:
+    first: dict[int, Change] = {}
+    for change in found:
+        first.setdefault(change.item["group"], change)
+    return list(first.values())
+
+
+def _card(c: Change) -> Card:
+    lines = [(c.item["caption"], INK)]
+    if "negative" in c.item:
+        lines = [(f"✓ {c.item['caption']}", GOOD), (f"✗ {c.item['negative']}", BAD)]
+    return Card(c.item["image_key"], (*lines, (_moved(c), INK)), frame=GOOD if c.gained else BAD)
+
+
+def _moved(c: Change) -> str:
+    if "negative" in c.item:
+        return f"score difference {c.before:+.3f} → {c.after:+.3f}"
+    return f"rank {c.before:.0f} → {c.after:.0f}"
+
+
+def markdown(judgement: Judgement, found: Sequence[Change], facts: dict[str, Any], config: GateConfig) -> str:
+    """The whole page. `facts` holds method, endpoint, champion kind and the record ids."""
+    level = f"{100 * (1 - config.alpha):g} %"
+    parts = [
+        f"# {facts['method']}: {judgement.verdict}",
+        f"**{facts['sentence']}**",
+        "![Differences with intervals](intervals.png)",
+        f"## The comparisons\n\n{_table(comparison_rows(judgement))}",
+        f"Differences in points; intervals hold at {level}, from {config.draws:,} resamples of product families. "
+        "p is exact McNemar over families, Holm-adjusted.",
+        *_control_text(judgement, config),
+        f"## Items that changed sides\n\n{_table(slice_rows(judgement, found))}",
+        "All of them: [changed_sides.csv](changed_sides.csv).",
+        *(["![Examples](changed.png)"] if found else []),
+        f"## What was compared\n\n{_table(_facts_rows(facts))}",
+        f"## The rule\n\n{_rule(config)}",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def comparison_rows(judgement: Judgement) -> list[dict[str, Any]]:
+    """The table of comparisons, in percent and points."""
+    return [
+        {
+            "metric": c.label, "challenger": f"{100 * c.challenger:.1f} %", "champion": f"{100 * c.champion:.1f} %",
+            "difference": f"{100 * c.difference:+.1f}", "interval": f"{100 * c.low:+.1f} to {100 * c.high:+.1f}",
+            "margin": f"−{100 * c.margin:g}", "p": f"{c.p:.2g}", "items (families)": f"{c.n_items:,} ({c.n_units:,})",
+            "verdict": c.verdict,
+        }
+        for c in judgement.comparisons
+    ]  # fmt: skip
+
+
+def slice_rows(judgement: Judgement, found: Sequence[Change]) -> list[dict[str, Any]]:
+    """Gained and lost items per comparison, and per slice where there are several."""
+    rows = []
+    for c in judgement.comparisons:
+        rows.append({"metric": c.label, "gained": c.gained, "lost": c.lost, "net": f"{c.gained - c.lost:+d}"})
+        mine = [change for change in found if change.comparison == c]
+        for name in sorted({change.slice for change in mine} - {""}):
+            gained = sum(change.gained for change in mine if change.slice == name)
+            lost = sum(not change.gained for change in mine if change.slice == name)
+            rows.append({"metric": f"— {name}", "gained": gained, "lost": lost, "net": f"{gained - lost:+d}"})
+    return rows
+
+
+def _control_text(judgement: Judgement, config: GateConfig) -> list[str]:
+    return [
+        f"On the {b['n_items']:,.0f} items of {c.label} that a text-only scorer gets wrong, the difference is "
+        f"{100 * b['difference']:+.1f} points ({100 * b['low']:+.1f} to {100 * b['high']:+.1f})"
+        + (": a gain counts only if it also holds there." if c.name == config.primary else ".")
+        for c in judgement.comparisons
+        if (b := c.beyond_control)
+    ]
+
+
+def _facts_rows(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    names = {
+        "endpoint": "endpoint", "model_record": "challenger's model record", "champion_kind": "champion",
+        "champion_record": "champion's model record", "suites_record": "suites record",
+    }  # fmt: skip
+    rows = [{"what": text, "value": f"`{facts[key]}`"} for key, text in names.items()]
+    return rows + [{"what": name, "value": f"`{digest}`"} for name, digest in facts["suites"].items()]
+
+
+def _rule(config: GateConfig) -> str:
+    margins = ", ".join(f"{100 * m:g} points on {name.replace('_', ' ')}" for name, m in config.margins.items())
+    return (
+        f"**pass**: every interval lies above minus the margin ({margins}), and on {config.primary} the difference is "
+        f"above zero, by the interval and by the Holm-adjusted p ≤ {config.alpha:g}.\n"
+        f"**fail**: some interval lies wholly below minus its margin, or on {config.primary} a gain is excluded.\n"
+        "**inconclusive**: the items do not suffice for either. The number needed is what would decide with "
+        f"{100 * POWER:.0f} % probability if new items vary as these do, and the true difference is the observed one "
+        "or a margin away from the threshold, whichever is further.\n\n"
+        "Ties count as failures. Every family is resampled whole, because captions of one product are not independent."
+    )
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> str:
+    head = list(rows[0])
+    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
+    return "\n".join([*lines, *(f"| {' | '.join(str(row[name]) for name in head)} |" for row in rows)])
