@@ -156,7 +156,7 @@ def main(build: Callable[[argparse.Namespace], None], *, description: str | None
     if arguments:
         arguments(parser)
     args = parser.parse_args(argv)
-    with _pipes_session():
+    with pipes_session():
         try:
             build(args)
         except UserError as error:
@@ -207,7 +207,7 @@ _pipes: Any = None
 
 
 @contextlib.contextmanager
-def _pipes_session() -> Iterator[None]:
+def pipes_session() -> Iterator[None]:
     """Open Dagster Pipes when launched under it; a light import otherwise avoided."""
     global _pipes
     if "DAGSTER_PIPES_CONTEXT" not in os.environ:
