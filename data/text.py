@@ -74,13 +74,21 @@ def indefinite(word: str) -> str:
 
 def with_article(caption: str, start: int, end: int, replacement: str) -> tuple[int, int, str]:
     """Widen an edit over the a/an before it, if that no longer fits. Returns (start, end, replacement)."""
-    before = re.search(r"\b([Aa]n?)(\s+)$", caption[:start])
-    if not before or not replacement:
+    before = caption[:start]
+    fitted = fit_article(before, replacement)
+    if fitted == before:
         return start, end, replacement
-    article = recase(indefinite(replacement), before.group(1) if before.group(1) != "A" else "Aa")
-    if article == before.group(1):
-        return start, end, replacement
-    return before.start(1), end, f"{article}{before.group(2)}{replacement}"
+    begin = re.search(r"\S+\s+$", before).start()  # type: ignore[union-attr]
+    return begin, end, fitted[begin:] + replacement
+
+
+def fit_article(before: str, word: str) -> str:
+    """`before`, with the a/an that ends it (if one does) in the form that `word` asks for."""
+    found = re.search(r"\b([Aa])[Nn]?(\s+)$", before)
+    if not found or not word:
+        return before
+    article = indefinite(word)
+    return before[: found.start()] + found.group(1) + article[1:] + found.group(2)
 
 
 def apply(caption: str, start: int, end: int, replacement: str) -> str:

@@ -1,0 +1,35 @@
+"""Attribute edits: another colour, another wearer, another usage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from data.negatives.edits import Draft, Draws, Source, replace
+from data.negatives.ontology import Kind
+from data.negatives.vocabulary import Vocabulary
+
+ATTRIBUTES: tuple[Kind, ...] = ("colour", "gender", "usage")
+
+
+def drafts(source: Source, vocabulary: Vocabulary, kind: Kind, draws: Draws, tries: int) -> Iterator[Draft | str]:
+    """Up to `tries` drafts of one kind, or the reasons why there is none.
+
+    All tries share one acceptance number: a caption is edited or not by one decision, however many candidates are
+    asked for, so that more candidates do not undo the balance.
+    """
+    slot = source.slots.get(kind)
+    if slot is None:
+        yield "no_slot"
+        return
+    pool = vocabulary.attribute_pool(source.product, source.caption_kind, slot.term)
+    choice = pool.choice(slot.term)
+    if choice is None:
+        yield "no_alternative"
+        return
+    threshold = next(draws)
+    for _ in range(tries):
+        term = choice.draw(next(draws))
+        if threshold >= pool.acceptance(slot.term, term):
+            yield "balance"
+        else:
+            yield replace(source, slot, term)

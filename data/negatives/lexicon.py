@@ -1,0 +1,266 @@
+"""The words by which captions name colours, article types, wearers and usages, and how to find them.
+
+A `Term` is one spelling with what it denotes and its grammatical form. `find` returns the terms of a caption by longest
+match over tokens, so that "Navy Blue" and "Casual Shoes" are one mention each and "Shoes" in the latter is none.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from data.negatives.ontology import Kind
+from data.text import Token, tokens
+from data.vocabulary import ARTICLE_TYPES, COLOURS, USAGES
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A spelling as titles write it (`text`), the catalog values it may stand for, and its form.
+
+    Forms are exchangeable only with the same form: "singular"/"plural" of articles, "men"/"men's"/... of wearers.
+    """
+
+    kind: Kind
+    text: str
+    values: frozenset[str]
+    form: str = ""
+    key: tuple[str, ...] = field(init=False, compare=False)
+    padded: str = field(init=False, compare=False)  # the key's words between single spaces, with one at either end
+
+    def __post_init__(self) -> None:
+        key = tuple(token.text for token in tokens(self.text))
+        object.__setattr__(self, "key", key)
+        object.__setattr__(self, "padded", f" {' '.join(key)} ")
+
+
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """A term at its place in a caption: tokens `first` to `last` (inclusive), characters `start` to `end`.
+
+    `attached`: bound to a word outside the term ("White/Black", "Dark Blue", "Gold Plated"), so not replaceable alone.
+    """
+
+    term: Term
+    first: int
+    last: int
+    start: int
+    end: int
+    attached: bool = False
+
+
+# Article types by the words titles use: "singular / plural" pairs, "-" where a form does not occur. The type's own name
+# is added by rule. Words that stand for several types are listed under each of them.
+_ARTICLES = """
+Tshirts: T-shirt / T-shirts, Tshirt / Tshirts, Tee / Tees
+Shirts: Shirt / Shirts, Kurta Shirt / -
+Tops: Top / Tops, Tank Top / -
+Sweatshirts: Sweatshirt / Sweatshirts, Hoodie / Hoodies
+Sweaters: Sweater / Sweaters, Pullover / Pullovers, Cardigan / Cardigans
+Jackets: Jacket / Jackets
+Rain Jacket: Rain Jacket / Rain Jackets, Jacket / Jackets
+Kurtas: Kurta / Kurtas
+Kurtis: Kurti / Kurtis
+Tunics: Tunic / Tunics
+Kurta Sets: Kurta Set / Kurta Sets, Salwar Suit / -
+Dresses: Dress / Dresses
+Sarees: Saree / Sarees, Sari / Saris
+Dupatta: Dupatta / Dupattas
+Waistcoat: Waistcoat / Waistcoats
+Suspenders: - / Suspenders
+Shrug: Shrug / Shrugs
+Blazers: Blazer / Blazers
+Jeans: - / Jeans
+Trousers: Trouser / Trousers, Pant / Pants
+Track Pants: Track Pant / Track Pants, Pant / Pants
+Lounge Pants: Lounge Pant / Lounge Pants, Pant / Pants, Pyjama / Pyjamas
+Shorts: Short / Shorts
+Lounge Shorts: Lounge Short / Lounge Shorts, Short / Shorts
+Skirts: Skirt / Skirts
+Capris: Capri / Capris
+Leggings: Legging / Leggings
+Jeggings: Jegging / Jeggings
+Tights: - / Tights
+Stockings: - / Stockings
+Salwar: Salwar / -
+Churidar: Churidar / Churidars
+Patiala: Patiala / -
+Tracksuits: Tracksuit / Tracksuits
+Bra: Bra / Bras
+Briefs: Brief / Briefs, Panty / Panties
+Trunk: Trunk / Trunks
+Boxers: Boxer / Boxers
+Innerwear Vests: Innerwear Vest / Innerwear Vests, Vest / Vests
+Camisoles: Camisole / Camisoles
+Swimwear: Swimsuit / Swimsuits, Swimwear / -
+Nightdress: Nightdress / -, Nightwear / -
+Night suits: Night Suit / Night Suits, Nightsuit / Nightsuits
+Robe: Robe / Robes
+Bath Robe: Bath Robe / Bath Robes, Bathrobe / Bathrobes
+Casual Shoes: Casual Shoe / Casual Shoes, Shoe / Shoes, Sneaker / Sneakers, Loafer / Loafers
+Sports Shoes: Sports Shoe / Sports Shoes, Sport Shoe / Sport Shoes, Running Shoe / Running Shoes, Shoe / Shoes
+Formal Shoes: Formal Shoe / Formal Shoes, Shoe / Shoes
+Heels: Heel / Heels, Wedge / Wedges, Pump / Pumps, Shoe / Shoes, Sandal / Sandals
+Flats: Flat / Flats, Ballerina / Ballerinas, Shoe / Shoes, Sandal / Sandals
+Sandals: Sandal / Sandals, Floater / Floaters, Slipper / Slippers
+Sports Sandals: Sports Sandal / Sports Sandals, Sandal / Sandals, Floater / Floaters
+Flip Flops: Flip Flop / Flip Flops, Slipper / Slippers
+Booties: Bootie / Booties
+Socks: Sock / Socks
+Handbags: Handbag / Handbags, Hand Bag / Hand Bags, Bag / Bags, Sling Bag / Sling Bags, Tote / Totes
+Backpacks: Backpack / Backpacks, Bag / Bags
+Rucksacks: Rucksack / Rucksacks, Bag / Bags
+Clutches: Clutch / Clutches, Bag / Bags
+Wallets: Wallet / Wallets, Pouch / Pouches
+Laptop Bag: Laptop Bag / Laptop Bags, Bag / Bags
+Messenger Bag: Messenger Bag / Messenger Bags, Bag / Bags
+Duffel Bag: Duffel Bag / Duffel Bags, Duffle Bag / Duffle Bags, Bag / Bags
+Trolley Bag: Trolley Bag / Trolley Bags, Bag / Bags
+Mobile Pouch: Mobile Pouch / -, Pouch / Pouches
+Waist Pouch: Waist Pouch / -, Pouch / Pouches
+Watches: Watch / Watches
+Belts: Belt / Belts
+Ties: Tie / Ties
+Cufflinks: Cufflink / Cufflinks
+Sunglasses: - / Sunglasses, Sunglass / -
+Caps: Cap / Caps
+Gloves: Glove / Gloves
+Scarves: Scarf / Scarves
+Stoles: Stole / Stoles
+Mufflers: Muffler / Mufflers
+Earrings: Earring / Earrings
+Pendant: Pendant / Pendants
+Necklace and Chains: Necklace / Necklaces, Chain / Chains
+Bangle: Bangle / Bangles
+Bracelet: Bracelet / Bracelets
+Ring: Ring / Rings
+Jewellery Set: Jewellery Set / Jewellery Sets, Necklace Set / Necklace Sets
+Umbrellas: Umbrella / Umbrellas
+Perfume and Body Mist: Perfume / Perfumes, Body Mist / Body Mists
+Deodorant: Deodorant / Deodorants, Deo / Deos
+Lipstick: Lipstick / Lipsticks, Lipcolor / -, Lip Color / -, Lip Colour / -
+Lip Gloss: Lip Gloss / -, Lip Color / -, Lip Colour / -
+Lip Liner: Lip Liner / Lip Liners
+Nail Polish: Nail Polish / Nail Polishes, Nail Lacquer / -, Nail Enamel / -, Nail Color / -, Nail Colour / -
+Foundation and Primer: Foundation / Foundations, Primer / Primers
+Compact: Compact / -
+Kajal and Eyeliner: Kajal / -, Eyeliner / Eyeliners, Eye Liner / Eye Liners, Eye Pencil / Eye Pencils
+Eyeshadow: Eyeshadow / Eyeshadows, Eye Shadow / Eye Shadows
+Mascara: Mascara / -
+Sunscreen: Sunscreen / -
+"""
+_PLAIN_SINGULAR = ("Lip Gloss",)  # article types that end in -s and are not plural
+
+# Colour words that are no base colour of the catalog, and the base colours they come closest to.
+_COLOUR_WORDS = {
+    "Navy": ("Navy Blue",), "Golden": ("Gold",), "Violet": ("Purple", "Lavender"), "Ivory": ("Off White", "Cream"),
+    "Camel": ("Tan", "Brown", "Beige"), "Wine": ("Burgundy", "Maroon"), "Aqua": ("Turquoise Blue", "Sea Green"),
+    "Turquoise": ("Turquoise Blue",), "Coral": ("Peach", "Orange", "Pink"), "Fuchsia": ("Magenta", "Pink"),
+    "Indigo": ("Navy Blue", "Blue", "Purple"), "Gunmetal": ("Steel", "Grey", "Charcoal"), "Coffee": ("Coffee Brown",),
+    "Mushroom": ("Mushroom Brown",), "Lime": ("Lime Green",), "Gray": ("Grey",), "Multicolor": ("Multi",),
+    "Multicolour": ("Multi",), "Multicoloured": ("Multi",), "Lilac": ("Lavender",), "Plum": ("Purple", "Burgundy"),
+    "Melange": ("Grey Melange",), "Sky Blue": ("Blue",), "Royal Blue": ("Blue",), "Scarlet": ("Red",),
+}  # fmt: skip
+SHADES = frozenset({"light", "dark", "bright", "deep", "pale", "neon", "multi", "semi", "smart"})
+_COATINGS = frozenset({"plated", "plating", "plate", "tone", "toned", "coloured", "colored", "melange"})
+
+_WEARERS = {
+    "plural": ("Men", "Women", "Boys", "Girls"), "singular": ("Man", "Woman", "Boy", "Girl"),
+    "possessive": ("Men's", "Women's", "Boy's", "Girl's"), "fused": ("Mens", "Womens", "", ""),
+    "pronoun": ("Him", "Her", "", ""), "polite": ("Gents", "Ladies", "", ""),
+}  # fmt: skip
+_EVERYONE = ("Unisex", "Kids", "Kid's", "Kid", "Infant", "Teens")
+
+
+def find(caption: str) -> tuple[Mention, ...]:
+    """All mentions of catalog values in a caption, in order, none overlapping; the longest term wins at each token."""
+    words = tokens(caption)
+    found: list[Mention] = []
+    place = 0
+    while place < len(words):
+        match = _longest(caption, words, place)
+        if match is None:
+            place += 1
+            continue
+        term, first, last = match
+        start, end = words[first].start, words[last].end
+        attached = _joined(caption, start - 1, start - 2) or _joined(caption, end, end + 1)
+        attached |= _qualified(words, first, last)
+        found.append(Mention(term, first, last, start, end, attached))
+        place = last + 1
+    return tuple(found)
+
+
+def _longest(caption: str, words: list[Token], place: int) -> tuple[Term, int, int] | None:
+    for key, term in lexicon().get(words[place].text, ()):
+        last = place + len(key) - 1
+        if last < len(words) and all(words[place + i].text == word for i, word in enumerate(key)):
+            gaps = (caption[words[i].end : words[i + 1].start] for i in range(place, last))
+            if all(not gap.strip(" -") and len(gap) <= 2 for gap in gaps):
+                return term, place, last
+    return None
+
+
+def _qualified(words: list[Token], first: int, last: int) -> bool:
+    """ "Dark Blue", "Gold Plated", "Semi Formal": no other word can take the place of the catalog's word alone."""
+    return words[max(first - 1, 0)].text in SHADES or words[min(last + 1, len(words) - 1)].text in _COATINGS
+
+
+def _joined(caption: str, mark: int, beyond: int) -> bool:
+    inside = 0 <= mark < len(caption) and 0 <= beyond < len(caption)
+    return inside and caption[mark] in "-/+." and caption[beyond].isalnum()
+
+
+@functools.cache
+def lexicon() -> dict[str, tuple[tuple[tuple[str, ...], Term], ...]]:
+    """{first token: ((token texts, term), ...)}, longest first."""
+    by_first: dict[str, list[tuple[tuple[str, ...], Term]]] = {}
+    for term in terms():
+        key = term.key
+        by_first.setdefault(key[0], []).append((key, term))
+    return {first: tuple(sorted(found, key=lambda pair: -len(pair[0]))) for first, found in by_first.items()}
+
+
+@functools.cache
+def terms() -> tuple[Term, ...]:
+    """Every term, one per spelling and kind."""
+    return (*_colours(), *_articles(), *_wearers(), *(Term("usage", name, frozenset((name,))) for name in USAGES))
+
+
+def _colours() -> Iterator[Term]:
+    for name in COLOURS:
+        yield Term("colour", name, frozenset((name,)))
+    for name, values in _COLOUR_WORDS.items():
+        yield Term("colour", name, frozenset(values))
+
+
+def _articles() -> Iterator[Term]:
+    """Articles merged by spelling: "Shoe" stands for every type that lists it."""
+    found: dict[tuple[str, ...], Term] = {}
+
+    def add(text: str, article: str, form: str) -> None:
+        term = Term("article", text, frozenset((article,)), form)
+        known = found.get(term.key)
+        values = term.values | known.values if known else term.values
+        found[term.key] = Term("article", known.text if known else text, values, known.form if known else form)
+
+    for line in _ARTICLES.strip().splitlines():
+        article, pairs = line.split(": ")
+        for pair in pairs.split(", "):
+            for text, form in zip(pair.split(" / "), ("singular", "plural"), strict=True):
+                if text != "-":
+                    add(text, article, form)
+    for article in ARTICLE_TYPES:
+        plural = article.endswith("s") and article not in _PLAIN_SINGULAR
+        add(article, article, "plural" if plural else "singular")
+    yield from found.values()
+
+
+def _wearers() -> Iterator[Term]:
+    for form, texts in _WEARERS.items():
+        for text, value in zip(texts, ("Men", "Women", "Boys", "Girls"), strict=True):
+            if text:
+                yield Term("gender", text, frozenset((value,)), form)
+    for text in _EVERYONE:
+        yield Term("gender", text, frozenset(("Unisex",)), "everyone")

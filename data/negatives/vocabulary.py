@@ -1,0 +1,165 @@
+"""Replacement words with the frequencies of the training captions, drawn so that a blind reader cannot tell.
+
+A pool holds the terms that fill one slot of training captions in one context (the colours of titles of Tshirts; the
+plural article words of men's casual products in topwear), weighted by how often they do. Let π be the pool's
+distribution and A(v) the terms that are certainly false where v is true. A draw proposes w from π restricted to A(v)
+and accepts it with probability
+
+    min(1, π(A(v)) / π(A(w)))                                    (Metropolis-Hastings)
+
+Then π(v) · P(v → w) = π(w) · P(w → v): as many "Men" become "Women" as "Women" become "Men", every word is as frequent
+among negatives as among captions, and no text-only model gains by knowing which words are rare. The price is that
+frequent values ("Casual") are edited less often.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from data.negatives.captions import CAPTION_KINDS, CaptionKind, Product, Reading, read, slots
+from data.negatives.lexicon import Term
+from data.negatives.ontology import METAL, METAL_PARTS, Kind, compatible
+
+ENOUGH = 30  # mentions that make a context's frequencies trustworthy; below it the next wider context is used
+Context = tuple[str | None, ...]
+Level = Literal["sub_category", "master_category", "all"]
+LEVELS: tuple[Level, ...] = ("sub_category", "master_category", "all")
+Use = tuple[CaptionKind, Term, Product]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What may replace one term: the terms, their cumulative weights, and their share of the pool, π(A(v))."""
+
+    terms: tuple[Term, ...]
+    cumulative: tuple[int, ...]
+    share: float
+
+    def draw(self, uniform: float) -> Term:
+        """The term at `uniform` in [0, 1)."""
+        return self.terms[bisect.bisect_right(self.cumulative, uniform * self.cumulative[-1])]
+
+
+class Pool:
+    """Terms of one slot in one context with their frequencies; see the module text."""
+
+    def __init__(self, weights: Mapping[Term, int], closed: Callable[[Term, Term], bool]) -> None:
+        self.weights = dict(sorted(weights.items(), key=lambda item: (-item[1], item[0].text)))
+        self.total = sum(self.weights.values())
+        self._closed = closed
+        self._choices: dict[Term, Choice | None] = {}
+
+    def choice(self, term: Term) -> Choice | None:
+        """What may replace `term`, or None where nothing may."""
+        if term not in self._choices:
+            allowed = [t for t in self.weights if t.form == term.form and not self._closed(t, term)]
+            sums = tuple(itertools.accumulate(self.weights[t] for t in allowed))
+            self._choices[term] = Choice(tuple(allowed), sums, sums[-1] / self.total) if allowed else None
+        return self._choices[term]
+
+    def acceptance(self, old: Term, new: Term) -> float:
+        """Probability of accepting the proposal `new` for `old`."""
+        there, back = self.choice(old), self.choice(new)
+        return min(1.0, there.share / back.share) if there and back else 0.0
+
+
+class Vocabulary:
+    """The pools of all slots, counted over training captions only."""
+
+    def __init__(self, products: Iterable[Product]) -> None:
+        self._counts: dict[Context, Counter[Term]] = defaultdict(Counter)
+        self._beside: dict[tuple[CaptionKind, Term], set[str]] = defaultdict(set)
+        self._pools: dict[Context, Pool] = {}
+        uses: list[tuple[CaptionKind, Term, Product]] = []
+        for product in products:
+            for caption_kind in CAPTION_KINDS:
+                if caption := product.caption(caption_kind):
+                    uses += self._count(product, caption_kind, read(caption))
+        self._home = _homes(uses)
+        for caption_kind, term, product in uses:
+            for level in LEVELS:
+                self._counts[self._article_context(product, caption_kind, term, level)][term] += 1
+
+    def attribute_pool(self, product: Product, caption_kind: CaptionKind, term: Term) -> Pool:
+        """The pool of a colour, wearer or usage: what products of the same article type are described by.
+
+        Rare article types use their sub category's pool, or a wider one still.
+        """
+        closed = _closed_with_metal if _has_metal(product, term.kind) else _closed
+        for context in _attribute_contexts(product, caption_kind, term):
+            counts = self._counts.get(context)
+            if counts and counts.total() >= ENOUGH:
+                break
+        return self._pool((*context, closed.__name__), counts or {}, closed)
+
+    def article_pool(
+        self, product: Product, caption_kind: CaptionKind, term: Term, level: Level, beside: str | None
+    ) -> Pool:
+        """The pool of article words for the product's wearer at one `level` around the present word.
+
+        Only words that training captions use for the product's colour and usage and, in titles, together with the word
+        `beside` the slot: a "Dial T-shirt" would give itself away.
+        """
+        context = self._article_context(product, caption_kind, term, level)
+        evidence = tuple(word for word in (product.colour, product.usage, beside) if word)
+        key = (*context, *evidence)
+        if key not in self._pools:
+            counts = self._counts.get(context, Counter())
+            fitting = {t: n for t, n in counts.items() if self._beside[caption_kind, t].issuperset(evidence)}
+            self._pools[key] = Pool(fitting, _closed)
+        return self._pools[key]
+
+    def _pool(self, key: Context, counts: Mapping[Term, int], closed: Callable[[Term, Term], bool]) -> Pool:
+        if key not in self._pools:
+            self._pools[key] = Pool(counts, closed)
+        return self._pools[key]
+
+    def _count(self, product: Product, caption_kind: CaptionKind, reading: Reading) -> list[Use]:
+        uses: list[Use] = []
+        for kind, slot in slots(reading, product, caption_kind).items():
+            if kind == "article":
+                words = {word.text for word in reading.words}
+                self._beside[caption_kind, slot.term] |= words | {product.colour or "", product.usage or ""}
+                uses.append((caption_kind, slot.term, product))
+                continue
+            for context in _attribute_contexts(product, caption_kind, slot.term):
+                self._counts[context][slot.term] += 1
+        return uses
+
+    def _article_context(self, product: Product, caption_kind: CaptionKind, term: Term, level: Level) -> Context:
+        sub, master = self._home.get(term, (None, None))
+        place = {"sub_category": sub, "master_category": master, "all": None}[level]
+        return (caption_kind, "article", term.form, product.gender, level, place)
+
+
+def _homes(uses: Iterable[Use]) -> dict[Term, tuple[str | None, str | None]]:
+    """Where an article word belongs: the sub and master category it is most often used for in training."""
+    counts: dict[Term, Counter[tuple[str | None, str | None]]] = defaultdict(Counter)
+    for _, term, product in uses:
+        counts[term][product.sub_category, product.master_category] += 1
+    return {term: min(found.items(), key=lambda item: (-item[1], str(item[0])))[0] for term, found in counts.items()}
+
+
+def _attribute_contexts(product: Product, caption_kind: CaptionKind, term: Term) -> Iterator[Context]:
+    """From the narrowest context of a slot to the widest: a colour is at home in the whole department, but who wears a
+    thing, and when, is known only of its own article type (no saree for men)."""
+    for level in ("article", "sub_category", "master_category") if term.kind == "colour" else ("article",):
+        yield (caption_kind, term.kind, term.form, level, getattr(product, level))
+
+
+def _closed(one: Term, other: Term) -> bool:
+    """Whether both terms could be true of one product, so that neither may replace the other."""
+    return compatible(one.kind, one.values, other.values)
+
+
+def _closed_with_metal(one: Term, other: Term) -> bool:
+    return _closed(one, other) or not METAL.isdisjoint(one.values | other.values)
+
+
+def _has_metal(product: Product, kind: Kind) -> bool:
+    return kind == "colour" and product.article in METAL_PARTS
