@@ -47,7 +47,7 @@ def current(endpoint: str) -> Champion | None:
     Raises `UserError` if the pointer names a model whose copy is absent or not the one it names. File contents are
     hashed by `install` and `point`; `record.verify(champion.folder)` does it again.
     """
-    pointer = CHAMPIONS / endpoint / CURRENT
+    pointer = _home(endpoint) / CURRENT
     if not pointer.is_file():
         return None
     return _kept(endpoint, pointer.read_text(encoding="utf-8").strip())
@@ -73,7 +73,7 @@ def point(endpoint: str, model_record: str) -> Champion:
     """Make an installed model the champion; atomic, and verified first. Going back is pointing at the previous one."""
     champion = _kept(endpoint, model_record)
     record.verify(champion.folder)
-    record.write_atomically(CHAMPIONS / endpoint / CURRENT, model_record + "\n")
+    record.write_atomically(_home(endpoint) / CURRENT, model_record + "\n")
     return champion
 
 
@@ -89,11 +89,15 @@ def _kept(endpoint: str, model_record: str) -> Champion:
 
 
 def _folder(endpoint: str, model_record: str) -> Path:
-    if endpoint not in ENDPOINTS:
-        raise UserError(f"`{endpoint}` is no endpoint. Known: {', '.join(sorted(ENDPOINTS))}.")
     if len(model_record) != 64 or set(model_record) - set("0123456789abcdef"):
         raise UserError(f"{CHAMPIONS / endpoint}: `{model_record}` is not a record id. Promote a model again.")
-    return CHAMPIONS / endpoint / model_record[:12]
+    return _home(endpoint) / model_record[:12]
+
+
+def _home(endpoint: str) -> Path:
+    if endpoint not in ENDPOINTS:
+        raise UserError(f"`{endpoint}` is no endpoint. Known: {', '.join(sorted(ENDPOINTS))}.")
+    return CHAMPIONS / endpoint
 
 
 def _intact(folder: Path) -> bool:

@@ -227,10 +227,11 @@ def _conclude(comparisons: list[Comparison], config: GateConfig) -> Judgement:
     else:
         open_ = max((c for c in comparisons if c.needs_more_items), key=lambda c: c.needs_more_items or 0)
         needs = open_.needs_more_items
-        question = "better" if open_.non_inferior else f"within {100 * open_.margin:g} points of the champion"
+        margin = f"{100 * open_.margin:g} points"
+        doubt = "a gain is not proven" if open_.non_inferior else f"a loss of more than {margin} is not excluded"
         reason = (
-            f"cannot be told to be {question} on {open_.label}: the difference is {_points(open_)}; "
-            f"deciding takes about {needs:,} more items"
+            f"stays undecided: on {open_.label} the difference is {_points(open_)}, so {doubt}; "
+            f"about {needs:,} more items would decide"
         )
     return Judgement(verdict=verdict, reason=reason, needs_more_items=needs, comparisons=comparisons)
 

@@ -47,7 +47,8 @@ def changes(judgement: Judgement, challenger: pa.Table, champion: pa.Table, suit
             if difference[index]:
                 item = items[a["item_id"][int(index)].as_py()]
                 name = a["slice"][int(index)].as_py()
-                found.append(Change(comparison, item, name, difference[index] > 0, before[index], after[index]))
+                moved = (bool(difference[index] > 0), float(before[index]), float(after[index]))
+                found.append(Change(comparison, item, name, *moved))
     return found
 
 
