@@ -174,10 +174,10 @@ def _rollback(args: argparse.Namespace) -> int:
 
 
 def _ask(args: argparse.Namespace) -> int:
-    from serving.ask import ask
-
     if args.text is None and args.image is None:
         raise UserError('nothing to ask: give a TEXT, or --image FILE, or both; `fittingroom ask "red shoes"`.')
+    from serving.ask import ask
+
     answer = ask(args.text, image=args.image, k=args.k)
     if args.json:
         _print_json([dataclasses.asdict(hit) for hit in answer.hits])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import http.client
 import json
 import shutil
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from orchestration import stages
 
 HOST, PORT = "127.0.0.1", 3000
 HOME = Path("runs/dagster")
+LOG = "up.log"
 LOCATION = "orchestration.definitions"
 START_SECONDS, STOP_SECONDS = 90.0, 60.0
 RELOAD = "mutation ($name: String!) { reloadRepositoryLocation(repositoryLocationName: $name) { __typename } }"
@@ -42,17 +44,20 @@ def up(port: int | None = None) -> int:
     told = _sync(root, home)
     if told:
         console.print(f"{len(told)} output(s) made outside Dagster are now known to it")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop is a Ctrl-C
-    process = _start(root, home, port)
+    for sign in (signal.SIGINT, signal.SIGTERM):  # also where a service manager had Ctrl-C ignored
+        signal.signal(sign, signal.default_int_handler)
+    processes: list[subprocess.Popen[Any]] = []
     try:
-        _await(process, port, home)
-        console.print(f"Dagster is at [bold]http://{HOST}:{port}[/]  (log: {_log(home)}; Ctrl-C stops it)")
-        return _watch(process, root, port)
+        for service in _services(home, port):
+            processes.append(_start(service, root, home))
+            _await(processes[-1], service.address, home)
+        console.print(f"Dagster is at [bold]http://{HOST}:{port}[/]  (Ctrl-C stops it; log: {HOME / LOG})")
+        return _watch(processes, root, port)
     except KeyboardInterrupt:
         console.print("stopping Dagster")
         return 0
     finally:
-        _stop(process)
+        _stop(processes)
 
 
 def write_home(root: Path) -> Path:
@@ -60,6 +65,7 @@ def write_home(root: Path) -> Path:
     home = (root / HOME).resolve()
     home.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(Path(__file__).with_name("dagster.yaml"), home / "dagster.yaml")
+    (home / LOG).write_text("", encoding="utf-8")
     return home
 
 
@@ -85,7 +91,7 @@ def environment(root: Path, home: Path) -> dict[str, str]:
 
 
 def _port(wanted: int | None) -> int:
-    for port in (wanted,) if wanted else (PORT, 0):
+    for port in (PORT, 0) if wanted is None else (wanted,):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -110,47 +116,66 @@ def _sync(root: Path, home: Path) -> list[str]:
             return []
 
 
-def _start(root: Path, home: Path, port: int) -> subprocess.Popen[Any]:
-    command = [
-        sys.executable, "-m", "dagster", "dev", "--host", HOST, "--port", str(port), "--module-name", LOCATION,
-        "--working-directory", str(Path(__file__).parents[1]), "--log-level", "warning",
-        "--code-server-log-level", "warning",
-    ]  # fmt: skip
-    with _log(home).open("w") as log:
+@dataclasses.dataclass(frozen=True)
+class Service:
+    """One process of Dagster. `address`: the port it listens on once it is up, if it has one."""
+
+    arguments: tuple[str, ...]
+    address: int | None
+
+
+def _services(home: Path, port: int) -> Iterator[Service]:
+    """The code server, which holds the definitions; the webserver and the daemon, which both ask it."""
+    code, level = _port(0), ("--log-level", "warning")
+    where = {"grpc_server": {"host": HOST, "port": code, "location_name": LOCATION}}
+    workspace = home / "workspace.yaml"
+    workspace.write_text(json.dumps({"load_from": [where]}), encoding="utf-8")  # JSON is YAML
+    yield Service(
+        ("dagster", "code-server", "start", "--host", HOST, "--port", str(code), "--module-name", LOCATION,
+         "--working-directory", str(Path(__file__).parents[1]), *level),
+        code,
+    )  # fmt: skip
+    yield Service(
+        ("dagster_webserver", "--host", HOST, "--port", str(port), "--workspace", str(workspace),
+         "--dagster-log-level", "warning"),
+        port,
+    )  # fmt: skip
+    yield Service(("dagster._daemon", "run", "--workspace", str(workspace), *level), None)
+
+
+def _start(service: Service, root: Path, home: Path) -> subprocess.Popen[Any]:
+    with (home / LOG).open("a") as log:
         return subprocess.Popen(
-            command, cwd=root, env=environment(root, home), stdout=log, stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL, start_new_session=True,
+            [sys.executable, "-m", *service.arguments], cwd=root, env=environment(root, home), stdout=log,
+            stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
 
 
-def _log(home: Path) -> Path:
-    return home / "up.log"
-
-
-def _await(process: subprocess.Popen[Any], port: int, home: Path) -> None:
+def _await(process: subprocess.Popen[Any], address: int | None, home: Path) -> None:
+    """Wait until a service listens. Raises `UserError` with its last words if it ends, or takes too long."""
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
-        try:
-            urllib.request.urlopen(f"http://{HOST}:{port}/server_info", timeout=2).close()
-            return
-        except (OSError, http.client.HTTPException):
-            time.sleep(0.2)
-    last = (_log(home).read_text(encoding="utf-8", errors="replace").strip() or "no output").splitlines()[-1]
-    raise UserError(f"Dagster did not start ({last}). The whole log: {_log(home)}.")
+    while address and not _listens(address):
+        if process.poll() is not None or time.monotonic() > deadline:
+            words = (home / LOG).read_text(encoding="utf-8", errors="replace").strip() or "no output"
+            raise UserError(f"Dagster did not start ({words.splitlines()[-1]}). The whole log: {HOME / LOG}.")
+        time.sleep(0.1)
 
 
-def _watch(process: subprocess.Popen[Any], root: Path, port: int) -> int:
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
+
+
+def _watch(processes: list[subprocess.Popen[Any]], root: Path, port: int) -> int:
     """Have Dagster load the assets anew when the files they are generated from change, so that staleness shows."""
     seen = _fingerprint(root)
-    while process.poll() is None:
+    while all(process.poll() is None for process in processes):
         time.sleep(1.0)
         now = _fingerprint(root)
         if now != seen:
             seen = now
             _reload(port)
-    print("Dagster ended by itself; see its log.", file=sys.stderr)
+    print(f"Dagster ended by itself; see {HOME / LOG}.", file=sys.stderr)
     return 1
 
 
@@ -173,13 +198,13 @@ def _reload(port: int) -> None:
         print(f"the UI still shows the previous definitions ({error}); use its Reload button", file=sys.stderr)
 
 
-def _stop(process: subprocess.Popen[Any]) -> None:
-    """End the webserver, the daemon and the code server as Ctrl-C on `dagster dev` does.
+def _stop(processes: list[subprocess.Popen[Any]]) -> None:
+    """Interrupt every service, and wait until all that it started is gone.
 
-    Runs still going are interrupted and have time to save their checkpoints; materialize again to resume them.
+    Runs still going are interrupted with the code server that launched them, and have time to save their checkpoints;
+    materialize again to resume them.
     """
-    if process.poll() is None:
+    for process in reversed(processes):
         process.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_SECONDS)
-    dvc.stop_group(process, patience=STOP_SECONDS)
+    for process in reversed(processes):
+        dvc.stop_group(process, patience=STOP_SECONDS)
