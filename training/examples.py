@@ -12,7 +12,7 @@ from training.outcomes import Examinee, cells, column
 from training.pictures import INK, PALE, Card, Strip, cards_page, load_photos, strips_page
 from training.plots import BAD, GOOD
 
-SHOWN, TOP = 5, 5
+SHOWN, CARDS, TOP = 5, 6, 5
 
 
 def retrieval_page(suites: Path, dataset: Path, outcomes: pa.Table, examinee: Examinee, path: Path) -> None:
@@ -53,8 +53,8 @@ def compositional_page(suites: Path, dataset: Path, outcomes: pa.Table, path: Pa
     items = compositional.BENCHMARK.items(suites).sort_by("item_id")
     margin = column(cells(outcomes)[compositional.NAME, "accuracy"], "detail")
     order = _distinct(items, np.argsort(margin, kind="stable"))
-    wrong = [i for i in order if margin[i] <= 0][: 2 * SHOWN]
-    right = [i for i in reversed(order) if margin[i] > 0][: 2 * SHOWN]
+    wrong = [i for i in order if margin[i] <= 0][:CARDS]
+    right = [i for i in reversed(order) if margin[i] > 0][:CARDS]
     sections = [
         (title, [_card(items, i, float(margin[i])) for i in chosen])
         for title, chosen in (("Told apart most clearly", right), ("The edited caption preferred most", wrong))

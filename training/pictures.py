@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PHOTO = (108, 144)  # width, height; catalog photos are 3:4, also those stored squashed to a square
 GAP, FRAME, TEXT = 12, 4, 15
-INK, PALE = "#202124", "#dadce0"
+INK, GREY, PALE = "#202124", "#5f6368", "#dadce0"
 
 Photos = Mapping[str, Image.Image]
 Words = tuple[str, str]  # text, colour
@@ -37,7 +37,7 @@ class Card:
 
 @dataclasses.dataclass(frozen=True)
 class Strip:
-    """One query in words and a row of photos below it: (image_key, frame colour, caption below)."""
+    """One query in words and a row of photos below it: (image_key, frame colour, words below)."""
 
     title: str
     photos: tuple[tuple[str, str, str], ...]
@@ -54,9 +54,9 @@ def load_photos(images: Path, keys: Iterable[str]) -> dict[str, Image.Image]:
     return {key: decode_rgb(found[key]).resize(PHOTO, Image.Resampling.BICUBIC) for key in wanted}
 
 
-def cards_page(sections: Sequence[tuple[str, Sequence[Card]]], photos: Photos, path: Path, columns: int = 2) -> None:
-    """Write a PNG of titled sections, each a grid of cards."""
-    width, height = 520, PHOTO[1] + 2 * FRAME
+def cards_page(sections: Sequence[tuple[str, Sequence[Card]]], photos: Photos, path: Path) -> None:
+    """Write a PNG of titled sections, each a grid of cards, three in a row."""
+    columns, width, height = 3, 420, PHOTO[1] + 2 * FRAME
     rows = sum(-(-len(cards) // columns) for _, cards in sections)
     page = _Page(columns * (width + GAP) + GAP, rows * (height + GAP) + len(sections) * 40 + GAP)
     top = GAP
@@ -84,7 +84,12 @@ def strips_page(sections: Sequence[tuple[str, Sequence[Strip]]], photos: Photos,
             page.draw.text((GAP, top), strip.title, INK, font(TEXT))
             for place, (key, colour, below) in enumerate(strip.photos):
                 page.photo(photos[key], GAP + place * cell, top + 24, colour)
-                page.draw.text((GAP + place * cell, top + 26 + PHOTO[1] + 2 * FRAME), below, colour, font(12))
+                page.draw.text(
+                    (GAP + place * cell, top + 26 + PHOTO[1] + 2 * FRAME),
+                    below,
+                    GREY if colour == PALE else colour,
+                    font(12),
+                )
             top += height
     page.save(path)
 

@@ -18,7 +18,7 @@ from training.plots import BAD, GOOD, OPEN, Line, intervals
 from training.statistics import POWER
 from training.verdict import Comparison, GateConfig, Judgement
 
-EXAMPLES = 6
+EXAMPLES = 3
 COLOURS = {"pass": GOOD, "fail": BAD, "inconclusive": OPEN}
 
 
@@ -81,7 +81,7 @@ def forest(judgement: Judgement, method: str, champion: str, path: Path) -> None
 
 
 def changed_page(found: Sequence[Change], images: Path, path: Path) -> bool:
-    """Photos of items gained and lost, one per product and at most six a side. False if nothing changed."""
+    """Photos of items gained and lost, one per product and at most three a side. False if nothing changed."""
     sections = []
     for comparison in dict.fromkeys(change.comparison.label for change in found):
         for gained in (True, False):
@@ -152,7 +152,7 @@ def comparison_rows(judgement: Judgement) -> list[dict[str, Any]]:
 
 def slice_rows(judgement: Judgement, found: Sequence[Change]) -> list[dict[str, Any]]:
     """Gained and lost items per comparison, and per slice where there are several."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for c in judgement.comparisons:
         rows.append({"metric": c.label, "gained": c.gained, "lost": c.lost, "net": f"{c.gained - c.lost:+d}"})
         mine = [change for change in found if change.comparison == c]
@@ -183,12 +183,14 @@ def _facts_rows(facts: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _rule(config: GateConfig) -> str:
-    margins = ", ".join(f"{100 * m:g} points on {name.replace('_', ' ')}" for name, m in config.margins.items())
+    margins = ", ".join(f"{100 * m:g} on {name.replace('_', ' ')}" for name, m in config.margins.items())
     return (
-        f"**pass**: every interval lies above minus the margin ({margins}), and on {config.primary} the difference is "
-        f"above zero, by the interval and by the Holm-adjusted p ≤ {config.alpha:g}.\n"
-        f"**fail**: some interval lies wholly below minus its margin, or on {config.primary} a gain is excluded.\n"
-        "**inconclusive**: the items do not suffice for either. The number needed is what would decide with "
+        f"- **pass**: every interval lies above minus the margin (in points: {margins}), and on {config.primary} the "
+        f"difference is above zero, by the interval, by the Holm-adjusted p ≤ {config.alpha:g}, and on the items that "
+        "a text-only scorer gets wrong.\n"
+        f"- **fail**: some interval lies wholly below minus its margin, or on {config.primary} a gain is excluded, "
+        "overall or beyond what a text-only scorer gets.\n"
+        "- **inconclusive**: the items do not suffice for either. The number needed would decide with "
         f"{100 * POWER:.0f} % probability if new items vary as these do, and the true difference is the observed one "
         "or a margin away from the threshold, whichever is further.\n\n"
         "Ties count as failures. Every family is resampled whole, because captions of one product are not independent."
