@@ -66,7 +66,12 @@ def read_parquet(path: Path, name: str, columns: list[str]) -> pa.Table:
     """Some columns of a parquet file. Raises `UserError` if the file is cut off or damaged."""
     import pyarrow.parquet as pq
 
-    return _guarded(lambda: pq.read_table(path, columns=columns), name)
+    def read() -> pa.Table:
+        table = pq.read_table(path, columns=columns)
+        table.validate(full=True)  # text that is not UTF-8 would surface only when it is used
+        return table
+
+    return _guarded(read, name)
 
 
 def _guarded(read: Callable[[], Any], name: str) -> Any:
@@ -74,7 +79,7 @@ def _guarded(read: Callable[[], Any], name: str) -> Any:
 
     try:
         return read()
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         words = " ".join(str(error).split())[:120]
         raise UserError(f"{name}: not a readable parquet file, it may be cut off ({words}); copy it again.") from None
 
@@ -145,6 +150,8 @@ def _json_text(value: Any, key: str, line: int, name: str) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
+        if any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise UserError(f"{name}: line {line}, `{key}`: half a Unicode character (\\ud800-\\udfff); mend the text.")
         return value
     if isinstance(value, int) and not isinstance(value, bool) and _may_be_number(key):
         return str(value)
@@ -167,7 +174,7 @@ def _read_parquet(path: Path, name: str) -> tuple[dict[str, list[str]], list[int
             kind = kind.value_type
         if not _is_text(kind) and not (_may_be_number(key) and _is_whole(table[key])):
             raise UserError(f"{name}: column `{key}` has the type {kind}, expected text; write it as strings.")
-        columns[key] = ["" if value is None else _plain_number(value) for value in table[key].to_pylist()]
+        columns[key] = [_plain_text(value) for value in table[key].to_pylist()]
     return columns, list(range(1, table.num_rows + 1))
 
 
@@ -194,15 +201,17 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 
 def _is_whole(column: pa.ChunkedArray) -> bool:
-    """Integers, or the floats that some writers make of integers with gaps."""
+    """Integers, or the floats that some writers make of integers with gaps (NaN stands for a gap then)."""
     import pyarrow as pa
 
     if pa.types.is_integer(column.type):
         return True
-    return pa.types.is_floating(column.type) and all(v is None or v.is_integer() for v in column.to_pylist())
+    return pa.types.is_floating(column.type) and all(v is None or v != v or v.is_integer() for v in column.to_pylist())
 
 
-def _plain_number(value: Any) -> str:
+def _plain_text(value: Any) -> str:
+    if value is None or value != value:
+        return ""
     return str(int(value)) if isinstance(value, float) else str(value)
 
 

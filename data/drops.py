@@ -84,6 +84,8 @@ def _files(path: Path) -> Iterator[Path]:
                 raise UserError(f"{entry}: a link that leads out of the drop or to a folder; put the files themselves.")
             if name in folders:
                 continue
+            if not name.isprintable():  # undecodable bytes among them
+                raise UserError(f"{folder}: a file is called {name!r}; rename it with plain characters.")
             if not stat.S_ISREG(entry.stat().st_mode):
                 raise UserError(f"{entry}: not a regular file; a drop holds plain files only.")
             yield entry

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 GREY_MODES = ["1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L"]  # Pillow's single-channel modes
-ROW = "row"
+ROW = "position"  # of a row in the drop, from 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """The outcome of one rule: the offending rows' positions in the drop, their values, and how many groups they form."""
+    """The outcome of a rule: the offending rows' positions in the drop, their values, and how many groups they form."""
 
     rule: Rule
     rows: list[int]
@@ -73,7 +73,7 @@ class Finding:
 
 
 def frame(columns: dict[str, list[str]], pictures: Sequence[Picture]) -> pd.DataFrame:
-    """The table that the rules look at: the catalog's columns (empty as null, `NA` as text) and what is derived."""
+    """The table that the rules look at: the catalog's columns (blank as null, `NA` as text) and what is derived."""
     import pandas as pd
 
     table = pd.DataFrame({name: pd.Series(columns[name], dtype=object) for name in schema.NAMES})
@@ -81,8 +81,8 @@ def frame(columns: dict[str, list[str]], pictures: Sequence[Picture]) -> pd.Data
     table["title_key"] = [schema.title_key(text) or None for text in title]
     named = (colours.contradiction(*row) for row in zip(title, colour, department, strict=True))
     table["other_colour"] = pd.Series(list(named), dtype=object)
-    table["article_type_rows"] = table.groupby("article_type")["id"].transform("size")
-    table = table.replace({"": None})
+    table = table.replace(r"^\s*$", None, regex=True)
+    table["article_type_rows"] = table.groupby("article_type")["article_type"].transform("size")
     for name in ("bytes", "problem", "mode", "grey_std", "key"):
         table[f"image_{name}"] = pd.Series([getattr(picture, name) for picture in pictures], dtype=object)
     table["image_size"] = [f"{p.width}x{p.height}" if p.width else None for p in pictures]
@@ -129,7 +129,7 @@ def _identity_rules() -> list[Rule]:
         Rule(name="id_well_formed", severity="critical",
              description="The id has characters other than letters, digits, `.`, `_` and `-`, or more than 64 of them.",
              column="id", expectation="ExpectColumnValuesToMatchRegex",
-             arguments={"regex": r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"}),
+             arguments={"regex": r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z"}),
     ]  # fmt: skip
 
 

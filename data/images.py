@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ R = TypeVar("R")
 FORMATS = ("JPEG", "PNG", "WEBP")
 Reason = Literal["empty", "too_many_bytes", "not_an_image", "too_many_pixels", "damaged"]
 THREADS = min(4, os.cpu_count() or 1)
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `ImageLimits` decides, and raises
 BATCH = 64  # images per task of `in_threads`: large enough that handing over costs nothing
 
 

@@ -142,7 +142,9 @@ def _write(out: Path, drop: Drop, pictures: list[Picture], rules: list[Rule], pa
         (run.out / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         _tell(run, drop, findings, report)
         drop.check_unchanged()
-        run.facts(rows_per_second=round(len(drop) / (time.monotonic() - begun), 1))
+        seconds = time.monotonic() - begun
+        run.facts(seconds=round(seconds, 2), rows_per_second=round(len(drop) / seconds, 1))
+        run.log(f"{len(drop)} rows validated in {seconds:.1f} s ({len(drop) / seconds:.0f} rows/s)")
     return Landing(folder=out, record_id=record.read(out).id, new=True, report=report)
 
 

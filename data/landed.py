@@ -72,7 +72,7 @@ def _by_rule(findings: Iterable[Finding], severity: str) -> dict[str, int]:
 
 def _product(drop: Drop, row: int, picture: Picture) -> dict[str, Any]:
     text = _text(drop, row)
-    values: dict[str, Any] = {name: None if text[name] in ("", schema.NOT_AVAILABLE) else text[name] for name in text}
+    values: dict[str, Any] = {name: schema.value(given) for name, given in text.items()}
     values["year"] = schema.year(text["year"])
     return {**_identity(drop, row, text, picture), **values, **_image(drop, row, picture)}
 

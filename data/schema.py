@@ -79,6 +79,11 @@ def find_columns(header: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def value(text: str) -> str | None:
+    """What a field says: its text untouched, or None where it is blank or `NA`."""
+    return None if text in ("", NOT_AVAILABLE) or text.isspace() else text
+
+
 def year(text: str) -> int | None:
     """The year that `text` states (`2016`, or the `2016.0` that spreadsheets make of it), or None."""
     return int(text[:4]) if re.fullmatch(r"[0-9]{4}(\.0)?", text) and YEARS[0] <= int(text[:4]) <= YEARS[1] else None
@@ -91,8 +96,7 @@ def derive_caption(row: Mapping[str, str]) -> str:
     'belts for men and women, casual wear'
     """
     colour, article, gender, usage = (
-        "" if row[name] == NOT_AVAILABLE else row[name].lower()
-        for name in ("base_colour", "article_type", "gender", "usage")
+        (value(row[name]) or "").lower() for name in ("base_colour", "article_type", "gender", "usage")
     )
     product = f"{colour} {article} for {_WEARERS.get(gender, gender)}".strip()
     return f"{product}, {usage} wear" if usage else product
