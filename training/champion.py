@@ -110,6 +110,6 @@ def _intact(folder: Path) -> bool:
 
 def _link_or_copy(source: str, target: str) -> None:
     try:
-        os.link(source, target)
+        os.link(Path(source).resolve(), target)  # the file itself, should DVC have put a symbolic link here
     except OSError:  # another file system, or one without hard links
         shutil.copy2(source, target)

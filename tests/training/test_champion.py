@@ -52,6 +52,17 @@ def test_copy_is_linked_and_survives_retraining(models):
     assert (champion.current("search").folder / "weights.safetensors").read_text() == "clip"
 
 
+def test_links_the_file_behind_a_symbolic_link(models, tmp_path):
+    """DVC can be told to put links to its cache into the workspace; the copy must not depend on the cache's paths."""
+    clip, _ = models[0]
+    cached = tmp_path / "cache"
+    (clip / "weights.safetensors").rename(cached)
+    (clip / "weights.safetensors").symlink_to(cached)
+    kept = champion.install("search", clip).folder / "weights.safetensors"
+    assert not kept.is_symlink()
+    assert kept.samefile(cached)
+
+
 def test_copies_where_links_are_impossible(models, monkeypatch):
     def refuse(*_):
         raise OSError("cross-device link")
