@@ -1,6 +1,7 @@
 """The decision itself, on simulated outcomes: its error rates are what the gate promises."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pyarrow as pa
@@ -141,11 +142,52 @@ def test_p_values_are_holm_adjusted_mcnemar():
     assert [(c.gained, c.lost) for c in judgement.comparisons] == [(8, 0), (5, 1), (2, 2)]
 
 
+def test_gain_carried_by_few_large_families_is_not_significant():
+    """Seven families of ten gain, five single items lose: an interval above zero, but seven coins against five."""
+    units = np.concatenate([np.repeat(np.arange(7), 10), np.arange(7, 107)])
+    gains, losses = units < 7, (units >= 7) & (units < 12)
+    champion = outcomes_of(~gains, np.ones(170), np.ones(170), units=units)
+    judgement = judge(outcomes_of(~losses, np.ones(170), np.ones(170), units=units), champion, CONFIG)
+    found = by_name(judgement)["compositional accuracy"]
+    assert found.low > 0
+    assert found.p_single == pytest.approx(2 * sum(math.comb(12, k) for k in range(6)) / 2**12)
+    assert not found.superior
+    assert judgement.verdict == "inconclusive"
+
+
+def test_gain_does_not_pass_while_a_loss_elsewhere_is_open():
+    judgement = judge(*world(np.random.default_rng(0), 300, gain=0.25), CONFIG)
+    found = by_name(judgement)
+    assert found["compositional accuracy"].verdict == "pass"
+    assert not found["catalog_retrieval t2i_R@10"].non_inferior
+    assert judgement.verdict == "inconclusive"
+    assert "a loss of more than 2 points is not excluded" in judgement.reason
+
+
+def test_items_needed_beyond_the_control_count_those_it_solves():
+    """A gain on 3 of the 100 items in 1,000 that the control misses: every ten new items bring one that helps."""
+    n = 1000
+    blind = np.arange(n) >= 100
+    champion = outcomes_of(np.arange(n) >= 700, np.ones(n), np.ones(n), blind=blind)
+    challenger = outcomes_of((np.arange(n) >= 400) | (np.arange(n) < 3), np.ones(n), np.ones(n), blind=blind)
+    found = by_name(judge(challenger, champion, CONFIG))["compositional accuracy"]
+    assert found.low > 0
+    assert found.beyond_control["low"] <= 0
+    error = math.sqrt((3 + 2 - (3 / 102) ** 2 * 102) / 102**2)  # 3 gains and the two added items among 102
+    z = 1.959964 + 0.841621
+    assert found.needs_more_items == pytest.approx(10 * (100 * (z * error / 0.03) ** 2 - 100), rel=0.05)
+
+
 def test_primary_benchmark_with_two_metrics_needs_one_gain():
-    n, config = 2000, dataclasses.replace(CONFIG, primary="catalog_retrieval")
-    champion = outcomes_of(np.ones(n), np.arange(n) % 2, np.arange(n) % 2)
-    challenger = outcomes_of(np.ones(n), np.where(np.arange(n) < 400, 1, np.arange(n) % 2), np.arange(n) % 2)
-    judgement = judge(challenger, champion, config)
+    """t2i gains 200 of 2,000; i2t loses 40 for certain, which is within the margin of ten points."""
+    n = 2000
+    config = dataclasses.replace(
+        CONFIG, primary="catalog_retrieval", margins={"compositional": 0.02, "catalog_retrieval": 0.1}
+    )
+    half = np.arange(n) % 2
+    better, worse = np.where(np.arange(n) < 400, 1, half), np.where(np.arange(n) < 80, 0, half)
+    judgement = judge(outcomes_of(np.ones(n), better, worse), outcomes_of(np.ones(n), half, half), config)
+    assert by_name(judgement)["catalog_retrieval i2t_R@10"].high < 0
     assert judgement.verdict == "pass"
     assert "catalog retrieval t2i_R@10" in judgement.reason
 
