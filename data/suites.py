@@ -19,13 +19,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data import stage
-from data.negatives.build import DATASET, read_products
+from data.negatives.build import DATASET, make_generator, read_products
 from data.negatives.captions import Product
 from data.negatives.edits import EDITS
+from data.negatives.examples import draw_examples
 from data.negatives.generate import Generator
+from data.negatives.report import check_blind, check_hard_rule, count_table, tally_table
 from data.params import UserError, section
 from data.text import clean, title_key
 
+Row = dict[str, Any]
 OUT = Path("store/suites")
 COMPOSITIONAL = pa.schema([
     ("item_id", pa.string()), ("row_id", pa.string()), ("image_key", pa.string()), ("group", pa.int64()),
@@ -66,18 +69,41 @@ def build(args: argparse.Namespace) -> None:
         test = [row for row in rows if row["split"] == "test"]
         if not test:
             raise UserError(f"{DATASET}: the test split is empty; land a larger drop or raise dataset.test_share.")
-        training = [row["row_id"] for row in rows if row["split"] == "train"]
-        generator = Generator(map(Product.of, rows), training, seed=params.seed, candidates=1)
+        generator = make_generator(rows, params.seed, 1)
         items = balance(compositional(generator, run.progress(test, what="products")), params.per_edit)
         queries = retrieval(test)
         write(items, COMPOSITIONAL, run.out / "compositional.parquet")
         write(queries, RETRIEVAL, run.out / "retrieval.parquet")
-        counts = Counter(item["edit"] for item in items)
-        run.summary(compositional=len(items), retrieval=len(queries), test_products=len(test), **counts)
         run.log(f"{len(items)} compositional and {len(queries)} retrieval items from {len(test)} test products")
+        run.summary(compositional=len(items), retrieval=len(queries), test_products=len(test))
+        report(run, rows, items, queries, generator)
 
 
-def compositional(generator: Generator, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def report(run: stage.Run, rows: list[Row], items: list[Row], queries: list[Row], generator: Generator) -> None:
+    """Counts, checks and the picture page of the suites."""
+    run.table("compositional items", count_table(items))
+    run.table("what became of the drafts", tally_table(generator))
+    check_hard_rule(run, items, rows)
+    check_identity(run, items, queries)
+    train = [row for row in rows if row["split"] == "train"]
+    check_blind(run, compositional(make_generator(rows, generator.seed, 1), train), items, "suite items")
+    page = run.out / "examples.png"
+    by_id = {row["row_id"]: row for row in rows}
+    draw_examples(page, items, by_id, DATASET / "images.parquet", "Compositional suite")
+    run.picture("examples", page)
+
+
+def check_identity(run: stage.Run, items: list[Row], queries: list[Row]) -> None:
+    """Item ids are unique, and every item asks about a test product."""
+    counts = Counter(item["item_id"] for item in (*items, *queries))
+    twice = sorted(name for name, count in counts.items() if count > 1)
+    run.check(
+        "item_ids_are_unique", not twice, severity="critical", count=len(twice), examples=twice,
+        description="Every item has an id of its own, so outcomes of two models can be paired.",
+    )  # fmt: skip
+
+
+def compositional(generator: Generator, rows: Iterable[Row]) -> list[Row]:
     """One item per caption and edit that has a negative, in the rows' order."""
     items = []
     for row in rows:
@@ -92,7 +118,7 @@ def compositional(generator: Generator, rows: Iterable[dict[str, Any]]) -> list[
     return items
 
 
-def balance(items: list[dict[str, Any]], per_edit: int) -> list[dict[str, Any]]:
+def balance(items: list[Row], per_edit: int) -> list[Row]:
     """At most `per_edit` items of each edit, those with the smallest item ids: a choice new products hardly change."""
     ranked = sorted(items, key=lambda item: item["item_id"])
     taken: Counter[str] = Counter()
@@ -104,7 +130,7 @@ def balance(items: list[dict[str, Any]], per_edit: int) -> list[dict[str, Any]]:
     return [item for item in items if item["item_id"] in kept]
 
 
-def retrieval(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def retrieval(rows: Iterable[Row]) -> list[Row]:
     """One item per test product with a title."""
     return [
         {
@@ -121,7 +147,7 @@ def item_id(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
-def write(items: list[dict[str, Any]], columns: pa.Schema, path: Path) -> None:
+def write(items: list[Row], columns: pa.Schema, path: Path) -> None:
     """Write items with every writer setting fixed: the suites' record id must depend on the items alone."""
     table = pa.Table.from_pylist(items, schema=columns)
     pq.write_table(table, path, compression="zstd", compression_level=3, version="2.6", row_group_size=1 << 16)

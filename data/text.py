@@ -6,6 +6,7 @@ Every edit of a caption goes through tokens and offsets, never through substring
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ _APOSTROPHES = str.maketrans({"’": "'", "‘": "'", "`": "'", "´": "'"})
 _SILENT_H = ("heir", "honest", "honor", "honour", "hour")
 _CONSONANT_SOUND = ("eu", "ewe", "once", "one", "ubiq", "unanim", "uni", "ura", "us", "ut", "uv")
 _VOWEL_SOUND_ANYWAY = ("unim", "unin", "uns", "usher", "utter")
+_ARTICLE_ENDS = frozenset("aAnN ")
 _VOWEL_LETTERS = frozenset("AEFHILMNORSX")  # letters whose names begin with a vowel sound
 
 
@@ -36,8 +38,12 @@ def clean(text: str) -> str:
 
 def title_key(title: str | None) -> str | None:
     """What makes two titles the same title: cleaned, case folded, apostrophes straight. None where there is none."""
-    key = clean(title or "").translate(_APOSTROPHES).casefold()
-    return key or None
+    return fold(clean(title or "")) or None
+
+
+def fold(text: str) -> str:
+    """Cleaned text without its letter case and with straight apostrophes."""
+    return text.translate(_APOSTROPHES).casefold()
 
 
 def tokens(text: str) -> list[Token]:
@@ -45,6 +51,7 @@ def tokens(text: str) -> list[Token]:
     return [Token(m.group().lower().translate(_APOSTROPHES), *m.span()) for m in _TOKEN.finditer(text)]
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def recase(word: str, like: str) -> str:
     """`word` in the letter case of `like`: ALL CAPITALS, all lower case, or as `word` itself is written.
 
@@ -84,7 +91,7 @@ def with_article(caption: str, start: int, end: int, replacement: str) -> tuple[
 
 def fit_article(before: str, word: str) -> str:
     """`before`, with the a/an that ends it (if one does) in the form that `word` asks for."""
-    found = re.search(r"\b([Aa])[Nn]?(\s+)$", before)
+    found = re.search(r"\b([Aa])[Nn]?(\s+)$", before) if before[-2:-1] in _ARTICLE_ENDS else None
     if not found or not word:
         return before
     article = indefinite(word)

@@ -27,7 +27,7 @@ def drafts(source: Source, vocabulary: Vocabulary, kind: Kind, draws: Draws, tri
         yield "no_alternative"
         return
     threshold = next(draws)
-    for _ in range(tries):
+    for _ in range(min(tries, len(choice.terms))):
         term = choice.draw(next(draws))
         if threshold >= pool.acceptance(slot.term, term):
             yield "balance"

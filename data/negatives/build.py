@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data import stage
-from data.negatives.captions import Product
+from data.negatives.captions import CAPTION_KINDS, Product
 from data.negatives.edits import EDIT_TYPES, EDITS
+from data.negatives.examples import draw_examples
 from data.negatives.generate import Generator, interleave
+from data.negatives.report import (
+    check_blind,
+    check_coverage,
+    check_hard_rule,
+    count_table,
+    draw_one,
+    tally_table,
+)
 from data.params import section
 
+Row = dict[str, Any]
 DATASET, OUT = Path("store/dataset"), Path("store/negatives")
 SCHEMA = pa.schema([
     ("row_id", pa.string()), ("caption_kind", pa.string()), ("caption", pa.string()), ("edit_type", pa.string()),
@@ -52,44 +63,66 @@ def build(args: argparse.Namespace) -> None:
         if run.up_to_date:
             return
         rows = read_products(DATASET)
-        training = [row["row_id"] for row in rows if row["split"] == "train"]
-        products = {row["row_id"]: Product.of(row) for row in rows}
-        started = time.perf_counter()
-        generator = Generator(products.values(), training, seed=params.seed, candidates=params.candidates)
-        run.facts(preparation_seconds=round(time.perf_counter() - started, 3))
-        wanted = [products[row["row_id"]] for row in rows if row["split"] != "test"]
+        generator = make_generator(rows, params.seed, params.candidates)
+        wanted = [Product.of(row) for row in rows if row["split"] != "test"]
         started = time.perf_counter()
         negatives = generate(generator, run.progress(wanted, what="products"), params.candidates)
-        captions = sum(
-            count for (_, edit, what), count in generator.tally.items() if (edit, what) == ("swap", "captions")
-        )
+        captions = sum(generator.tally[kind, "swap"]["captions"] for kind in CAPTION_KINDS)
         rate = captions / (time.perf_counter() - started)
         run.facts(captions_per_second=round(rate))
         run.log(f"{len(negatives)} negatives of {captions} captions, {rate:.0f} captions/s on one core")
         pq.write_table(negatives, run.out / "negatives.parquet", compression="zstd")
+        report(run, rows, negatives.to_pylist(), generator)
 
 
-def read_products(folder: Path) -> list[dict[str, Any]]:
+def report(run: stage.Run, rows: list[Row], negatives: list[Row], generator: Generator) -> None:
+    """Counts, refusals, the checks and the picture page."""
+    captions = sum(generator.tally[kind, "swap"]["captions"] for kind in CAPTION_KINDS)
+    valid = Counter(row["edit_type"] for row in negatives if row["candidate"] == 0)
+    run.summary(
+        negatives=len(negatives), captions=captions, products=len({row["row_id"] for row in negatives}),
+        **{f"validity_{kind}": round(valid[kind] / captions, 4) for kind in EDIT_TYPES},
+    )  # fmt: skip
+    run.table("negatives per edit", count_table(negatives))
+    run.table("what became of the drafts", tally_table(generator))
+    check_hard_rule(run, negatives, rows)
+    check_coverage(run, valid, captions)
+    splits = {row["row_id"]: row["split"] for row in rows}
+    drawn = draw_one(negatives, generator.seed)
+    check_blind(
+        run, [row for row in drawn if splits[row["row_id"]] == "train"],
+        [row for row in drawn if splits[row["row_id"]] == "val"], "held-out val products",
+    )  # fmt: skip
+    page = run.out / "examples.png"
+    by_id = {row["row_id"]: row for row in rows}
+    draw_examples(page, negatives, by_id, DATASET / "images.parquet", "Hard negatives")
+    run.picture("examples", page)
+
+
+def make_generator(rows: list[Row], seed: int, candidates: int) -> Generator:
+    """The generator over a whole dataset, its vocabulary counted on the train split."""
+    training = [row["row_id"] for row in rows if row["split"] == "train"]
+    return Generator(map(Product.of, rows), training, seed=seed, candidates=candidates)
+
+
+def read_products(folder: Path) -> list[Row]:
     """The rows of a dataset's `products.parquet`."""
     return pq.read_table(folder / "products.parquet").to_pylist()
 
 
 def generate(generator: Generator, products: Iterable[Product], candidates: int) -> pa.Table:
     """The table of `negatives.parquet`: up to `candidates` rows per product, caption kind and edit type."""
-    rows = []
+    of_type = {edit_type: [edit for edit in EDITS if EDITS[edit] == edit_type] for edit_type in EDIT_TYPES}
+    columns: list[list[Any]] = [[] for _ in SCHEMA]
+    add = [column.append for column in columns]
     for product in products:
         for caption_kind, caption, found in generator.negatives(product):
-            for edit_type in EDIT_TYPES:
-                edits = [edit for edit in EDITS if EDITS[edit] == edit_type]
-                for number, made in enumerate(interleave(found, edits, candidates)):
-                    rows.append((
-                        product.row_id, caption_kind, caption, edit_type, made.edit, number, made.negative,
-                        made.start, made.end, made.original, made.replacement,
-                    ))  # fmt: skip
-    columns = zip(*rows, strict=True) if rows else [[]] * len(SCHEMA)
-    return pa.table(
-        [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
-    )
+            for edit_type, edits in of_type.items():
+                for number, made in enumerate(interleave([found[edit] for edit in edits], candidates)):
+                    row = (product.row_id, caption_kind, caption, edit_type, made.edit, number, *made[1:])
+                    for append, value in zip(add, row, strict=True):
+                        append(value)
+    return pa.table([pa.array(c, field.type) for c, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
 
 
 if __name__ == "__main__":

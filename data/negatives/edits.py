@@ -1,13 +1,11 @@
-"""What all edits share: the caption at hand, the draws of random numbers, and a finished negative."""
+"""What all edits share: the caption at hand, its random draws, and a finished negative."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from data.negatives.captions import CaptionKind, Product, Reading
+from data.negatives.captions import CAPTION_KINDS, CaptionKind, Product, Reading
 from data.negatives.filters import Facts
 from data.negatives.lexicon import Mention, Term
 from data.negatives.ontology import Kind
@@ -20,19 +18,18 @@ EDITS: dict[str, EditType] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One caption of one product, with what an edit may change and what is true of its group."""
+class Source(NamedTuple):
+    """One caption of one product, what an edit may change, what is true of its group, and the product's seed."""
 
     product: Product
     caption_kind: CaptionKind
     reading: Reading
     slots: dict[Kind, Mention]
     facts: Facts
+    seed: int
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """A proposed edit: `caption[start:end]` becomes `replacement`. `term` is the word it puts in, None for a swap."""
 
     edit: str
@@ -42,8 +39,7 @@ class Draft:
     term: Term | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Negative:
+class Negative(NamedTuple):
     """A draft that passed every filter."""
 
     edit: str
@@ -59,23 +55,37 @@ class Negative:
 
 
 class Draws:
-    """Uniform numbers in [0, 1) that depend on nothing but the parts given: splitmix64 from a keyed hash."""
+    """Uniform numbers in [0, 1) that depend on nothing but `state` and the parts it is made of (splitmix64)."""
 
     __slots__ = ("_state",)
 
-    def __init__(self, *parts: object) -> None:
-        text = "\0".join(map(str, parts)).encode()
-        self._state = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
-
-    def __iter__(self) -> Iterator[float]:
-        return self
+    def __init__(self, state: int) -> None:
+        self._state = state
 
     def __next__(self) -> float:
-        self._state = (self._state + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
-        z = self._state
-        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
-        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
-        return ((z ^ (z >> 31)) >> 11) * 2.0**-53
+        self._state = (self._state + 0x9E3779B97F4A7C15) & _MASK
+        return (_mix(self._state) >> 11) * 2.0**-53
+
+
+def seed_of(*parts: object) -> int:
+    """64 bits from any parts, by a hash that tells ("ab", "c") from ("a", "bc")."""
+    text = "\0".join(map(str, parts)).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
+
+
+def draws_of(product_seed: int, caption_kind: CaptionKind, edit: str) -> Draws:
+    """The draws of one edit of one caption of the product whose seed this is."""
+    return Draws(_mix(product_seed ^ _EDIT_SEEDS[caption_kind, edit]))
+
+
+def _mix(z: int) -> int:
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+    return z ^ (z >> 31)
+
+
+_MASK = 0xFFFFFFFFFFFFFFFF
+_EDIT_SEEDS = {(kind, edit): seed_of(kind, edit) for kind in CAPTION_KINDS for edit in EDITS}
 
 
 def replace(source: Source, slot: Mention, term: Term) -> Draft:

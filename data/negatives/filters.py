@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from data.negatives.captions import CAPTION_KINDS, Product, Reading, read
 from data.negatives.lexicon import Term
 from data.negatives.ontology import KINDS, Kind, compatible, is_any, overlap
-from data.text import title_key
+from data.text import fold
 
 # Why there is no (further) negative, in the order in which a draft meets the filters.
 REASONS = (
@@ -27,7 +27,7 @@ class Facts:
     closed: dict[Kind, frozenset[str]]
     unlimited: frozenset[Kind]  # kinds with a value such as "Multi", beside which nothing is certainly false
     values: dict[Kind, frozenset[str]]  # as `closed`, from the attributes alone
-    captions: dict[str, Reading]  # by title key
+    captions: dict[str, Reading]  # by folded text
 
     @classmethod
     def of(cls, products: Iterable[Product]) -> Facts:
@@ -39,7 +39,7 @@ class Facts:
             for kind in KINDS:
                 values[kind] |= {product.value(kind)} - {None}  # type: ignore[arg-type]
             for reading in map(read, filter(None, map(product.caption, CAPTION_KINDS))):
-                captions.setdefault(title_key(reading.caption) or "", reading)
+                captions.setdefault(fold(reading.caption), reading)
                 for mention in reading.mentions:
                     _take(mention.term, product, stated, named)
         closed = {kind: _closure(kind, stated[kind] | values[kind]) | named[kind] for kind in KINDS}
@@ -50,7 +50,7 @@ class Facts:
         """Why `term` may not be put into a caption of this group; None if it is false of all its products."""
         if term.kind in self.unlimited or not self.closed[term.kind].isdisjoint(term.values):
             return "true_of_group"
-        if any(term.padded in reading.padded for reading in self.captions.values()):
+        if any(term.padded in reading.padded and _names(reading, term) for reading in self.captions.values()):
             return "named_in_group"
         return None
 
@@ -58,13 +58,25 @@ class Facts:
         """Whether the product could be what `term` says, going by attributes and by every caption but `besides`."""
         if term.kind in self.unlimited or not self.values[term.kind].isdisjoint(term.values):
             return True
-        own = title_key(besides.caption)
+        own = fold(besides.caption)
         mentions = (m for key, reading in self.captions.items() if key != own for m in reading.mentions)
         return any(m.term.kind == term.kind and compatible(term.kind, m.term.values, term.values) for m in mentions)
 
     def is_caption(self, negative: str) -> bool:
-        """Whether `negative` is, letter case aside, a caption of the group."""
-        return title_key(negative) in self.captions
+        """Whether `negative` (clean) is, letter case aside, a caption of the group."""
+        return fold(negative) in self.captions
+
+
+def _names(reading: Reading, term: Term) -> bool:
+    """Whether the words of `term` stand in the caption other than inside a longer word of its kind ("T-shirt")."""
+    length = len(term.key)
+    longer = [m for m in reading.mentions if m.term.kind == term.kind and m.last - m.first >= length]
+    for place in range(len(reading.words) - length + 1):
+        if all(reading.words[place + i].text == word for i, word in enumerate(term.key)) and not any(
+            m.first <= place and place + length - 1 <= m.last for m in longer
+        ):
+            return True
+    return False
 
 
 def _closure(kind: Kind, values: Iterable[str]) -> frozenset[str]:

@@ -7,16 +7,16 @@ the order of the rows nor on which other rows are asked for.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 
 from data.negatives import attribute, relation
 from data.negatives import object as objects
 from data.negatives.captions import CAPTION_KINDS, CaptionKind, Product, read, slots
-from data.negatives.edits import EDITS, Draft, Draws, Negative, Source, finish
+from data.negatives.edits import EDITS, Draft, Negative, Source, draws_of, finish, seed_of
 from data.negatives.filters import Facts
 from data.negatives.vocabulary import Vocabulary
 
-Tally = Counter[tuple[CaptionKind, str, str]]  # (caption kind, edit, "captions" | "kept" | a reason) -> count
+Tally = dict[tuple[CaptionKind, str], Counter[str]]  # (caption kind, edit) -> "captions" | "kept" | a reason -> count
 
 
 class Generator:
@@ -33,49 +33,51 @@ class Generator:
         everything = list(products)
         training = set(teaches)
         self.seed, self.candidates = seed, candidates
-        self.tally: Tally = Counter()
+        self.tally: Tally = {(kind, edit): Counter() for kind in CAPTION_KINDS for edit in EDITS}
         self.vocabulary = Vocabulary(p for p in everything if p.row_id in training)
         self._facts = group_facts(everything)
 
     def negatives(self, product: Product) -> Iterator[tuple[CaptionKind, str, dict[str, list[Negative]]]]:
         """(caption kind, caption, {edit: negatives}) for each caption of the product."""
         facts = self._facts[product.group]
+        seed = seed_of(self.seed, product.row_id)
         for caption_kind in CAPTION_KINDS:
             caption = product.caption(caption_kind)
             if caption is None:
                 continue
             reading = read(caption)
-            source = Source(product, caption_kind, reading, slots(reading, product, caption_kind), facts)
+            source = Source(product, caption_kind, reading, slots(reading, product, caption_kind), facts, seed)
             yield caption_kind, caption, {edit: self._edit(source, edit) for edit in EDITS}
 
     def _edit(self, source: Source, edit: str) -> list[Negative]:
         """The negatives of one edit, in the order drawn."""
+        caption, facts = source.reading.caption, source.facts
+        tally = self.tally[source.caption_kind, edit]
         kept: dict[str, Negative] = {}
-        self.tally[source.caption_kind, edit, "captions"] += 1
+        tally["captions"] += 1
         for draft in self._drafts(source, edit):
-            refused = draft if isinstance(draft, str) else self._refuse(source, draft, kept)
+            if isinstance(draft, str):
+                tally[draft] += 1
+                continue
+            refused = facts.reject(draft.term) if draft.term else None
             if refused is None:
-                negative = finish(source.reading.caption, draft)  # type: ignore[arg-type]
-                kept[negative.negative] = negative
-            self.tally[source.caption_kind, edit, refused or "kept"] += 1
-        return list(kept.values())[: self.candidates]
+                made = finish(caption, draft)
+                if made.negative in kept:
+                    refused = "repeated"
+                elif facts.is_caption(made.negative):
+                    refused = "is_a_caption"
+                else:
+                    kept[made.negative] = made
+            tally[refused or "kept"] += 1
+        return list(kept.values())
 
-    def _drafts(self, source: Source, edit: str) -> Iterator[Draft | str]:
+    def _drafts(self, source: Source, edit: str) -> Iterable[Draft | str]:
         if edit == "swap":
             return relation.drafts(source)
-        draws = Draws(self.seed, source.product.row_id, source.caption_kind, edit)
+        draws = draws_of(source.seed, source.caption_kind, edit)
         if edit == "article":
             return objects.drafts(source, self.vocabulary, draws, self.candidates)
         return attribute.drafts(source, self.vocabulary, edit, draws, self.candidates)
-
-    @staticmethod
-    def _refuse(source: Source, draft: Draft, kept: Mapping[str, Negative]) -> str | None:
-        if draft.term is not None and (reason := source.facts.reject(draft.term)):
-            return reason
-        negative = finish(source.reading.caption, draft).negative
-        if negative in kept:
-            return "repeated"
-        return "is_a_caption" if source.facts.is_caption(negative) else None
 
 
 def group_facts(products: Iterable[Product]) -> dict[int, Facts]:
@@ -86,8 +88,9 @@ def group_facts(products: Iterable[Product]) -> dict[int, Facts]:
     return {group: Facts.of(members) for group, members in groups.items()}
 
 
-def interleave(negatives: Mapping[str, list[Negative]], edits: Iterable[str], limit: int) -> list[Negative]:
-    """Up to `limit` negatives, one of each edit in turn, so that every edit of a type is heard."""
-    lists = [negatives[edit] for edit in edits]
-    rounds = (found[turn] for turn in range(limit) for found in lists if turn < len(found))
-    return [negative for negative, _ in zip(rounds, range(limit), strict=False)]
+def interleave(lists: Sequence[list[Negative]], limit: int) -> list[Negative]:
+    """Up to `limit` negatives, one of each list in turn, so that every edit of a type is heard."""
+    filled = [found for found in lists if found]
+    if len(filled) == 1:
+        return filled[0][:limit]
+    return [found[turn] for turn in range(limit) for found in filled if turn < len(found)][:limit]

@@ -9,15 +9,16 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from data.negatives.ontology import Kind
 from data.text import Token, tokens
 from data.vocabulary import ARTICLE_TYPES, COLOURS, USAGES
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Term:
-    """A spelling as titles write it (`text`), the catalog values it may stand for, and its form.
+    """A spelling as titles write it (`text`), the catalog values it may stand for, and its form. One object per term.
 
     Forms are exchangeable only with the same form: "singular"/"plural" of articles, "men"/"men's"/... of wearers.
     """
@@ -26,8 +27,8 @@ class Term:
     text: str
     values: frozenset[str]
     form: str = ""
-    key: tuple[str, ...] = field(init=False, compare=False)
-    padded: str = field(init=False, compare=False)  # the key's words between single spaces, with one at either end
+    key: tuple[str, ...] = field(init=False)
+    padded: str = field(init=False)  # the key's words between single spaces, with one at either end
 
     def __post_init__(self) -> None:
         key = tuple(token.text for token in tokens(self.text))
@@ -35,8 +36,7 @@ class Term:
         object.__setattr__(self, "padded", f" {' '.join(key)} ")
 
 
-@dataclass(frozen=True, slots=True)
-class Mention:
+class Mention(NamedTuple):
     """A term at its place in a caption: tokens `first` to `last` (inclusive), characters `start` to `end`.
 
     `attached`: bound to a word outside the term ("White/Black", "Dark Blue", "Gold Plated"), so not replaceable alone.

@@ -109,8 +109,12 @@ _GENDER_FAMILIES = """
 Men, Boys
 Women, Girls
 """  # the same garment in a smaller size: a photo of the product alone cannot tell
+# "Casual" is the catalog's word for whatever has no other usage. Of two products with one title, the partner of a
+# sports one is called casual in 22 % of the starter catalog's cases: too often to call either false. Formal (13 %) and
+# ethnic (5 %) are kept apart from casual.
 _USAGE_FAMILIES = """
 Casual, Smart Casual, Travel, Party
+Casual, Sports
 Smart Casual, Formal, Party
 Ethnic, Party
 Sports, Travel

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from data.negatives.captions import Reading
+from data.negatives.captions import Product, Reading
 from data.negatives.edits import Draft, Source
 from data.negatives.lexicon import SHADES, Mention
-from data.negatives.ontology import compatible
+from data.negatives.ontology import METAL, METAL_PARTS, compatible
 from data.text import Token, fit_article, with_article
 
 _DETERMINERS = frozenset({"a", "an", "the", "one", "two", "three", "some", "his", "her", "its", "their"})
@@ -54,11 +54,16 @@ def _colour_swaps(source: Source) -> Iterator[Draft | str]:
     other = colours[1 - colours.index(own[0])]
     if not _bound_apart(source.reading.words, colours[0], colours[1], other):
         yield "symmetric"
-    elif source.facts.could_be(other.term, besides=source.reading):
+    elif _metal_part(source.product, colours) or source.facts.could_be(other.term, besides=source.reading):
         yield "true_of_group"
     else:
         first, second = (_span(source.reading.words, mention) for mention in colours)
         yield _exchange(source.reading.caption, first, second)
+
+
+def _metal_part(product: Product, colours: Sequence[Mention]) -> bool:
+    """A golden frame on a brown watch: the metal may well be called the watch's colour."""
+    return product.article in METAL_PARTS and any(not METAL.isdisjoint(m.term.values) for m in colours)
 
 
 def _bound_apart(words: Sequence[Token], first: Mention, second: Mention, other: Mention) -> bool:

@@ -23,7 +23,7 @@ from typing import Literal
 
 from data.negatives.captions import CAPTION_KINDS, CaptionKind, Product, Reading, read, slots
 from data.negatives.lexicon import Term
-from data.negatives.ontology import METAL, METAL_PARTS, Kind, compatible
+from data.negatives.ontology import METAL, METAL_PARTS, compatible
 
 ENOUGH = 30  # mentions that make a context's frequencies trustworthy; below it the next wider context is used
 Context = tuple[str | None, ...]
@@ -73,8 +73,8 @@ class Vocabulary:
 
     def __init__(self, products: Iterable[Product]) -> None:
         self._counts: dict[Context, Counter[Term]] = defaultdict(Counter)
-        self._beside: dict[tuple[CaptionKind, Term], set[str]] = defaultdict(set)
-        self._pools: dict[Context, Pool] = {}
+        self._beside: dict[Term, set[str]] = defaultdict(set)
+        self._pools: dict[tuple[object, ...], Pool] = {}
         uses: list[tuple[CaptionKind, Term, Product]] = []
         for product in products:
             for caption_kind in CAPTION_KINDS:
@@ -83,58 +83,63 @@ class Vocabulary:
         self._home = _homes(uses)
         for caption_kind, term, product in uses:
             for level in LEVELS:
-                self._counts[self._article_context(product, caption_kind, term, level)][term] += 1
+                for context in self._article_contexts(product, caption_kind, term, level):
+                    self._counts[context][term] += 1
 
     def attribute_pool(self, product: Product, caption_kind: CaptionKind, term: Term) -> Pool:
         """The pool of a colour, wearer or usage: what products of the same article type are described by.
 
-        Rare article types use their sub category's pool, or a wider one still.
+        Colours of rare article types come from their sub category's pool, or a wider one still.
         """
-        closed = _closed_with_metal if _has_metal(product, term.kind) else _closed
-        for context in _attribute_contexts(product, caption_kind, term):
-            counts = self._counts.get(context)
-            if counts and counts.total() >= ENOUGH:
-                break
-        return self._pool((*context, closed.__name__), counts or {}, closed)
+        place = (product.article, product.sub_category, product.master_category)
+        key = (caption_kind, term.kind, term.form, *place)
+        pool = self._pools.get(key)
+        if pool is None:
+            found = [
+                self._counts.get(context, Counter()) for context in _attribute_contexts(product, caption_kind, term)
+            ]
+            counts = next((counts for counts in found if counts.total() >= ENOUGH), found[-1])
+            metal = term.kind == "colour" and product.article in METAL_PARTS
+            pool = self._pools[key] = Pool(counts, _closed_with_metal if metal else _closed)
+        return pool
 
     def article_pool(
         self, product: Product, caption_kind: CaptionKind, term: Term, level: Level, beside: str | None
     ) -> Pool:
-        """The pool of article words for the product's wearer at one `level` around the present word.
+        """The pool of article words for products of the same wearer, usage and colour, at one `level` around the word.
 
-        Only words that training captions use for the product's colour and usage and, in titles, together with the word
-        `beside` the slot: a "Dial T-shirt" would give itself away.
+        Where such products are few, their colour does not count, then their usage. In titles only words that training
+        titles use together with the word `beside` the slot: a "Dial T-shirt" would give itself away.
         """
-        context = self._article_context(product, caption_kind, term, level)
-        evidence = tuple(word for word in (product.colour, product.usage, beside) if word)
-        key = (*context, *evidence)
-        if key not in self._pools:
-            counts = self._counts.get(context, Counter())
-            fitting = {t: n for t, n in counts.items() if self._beside[caption_kind, t].issuperset(evidence)}
-            self._pools[key] = Pool(fitting, _closed)
-        return self._pools[key]
-
-    def _pool(self, key: Context, counts: Mapping[Term, int], closed: Callable[[Term, Term], bool]) -> Pool:
-        if key not in self._pools:
-            self._pools[key] = Pool(counts, closed)
-        return self._pools[key]
+        key = (caption_kind, term, level, product.gender, product.colour, product.usage, beside)
+        pool = self._pools.get(key)
+        if pool is None:
+            found = [self._counts.get(c, Counter()) for c in self._article_contexts(product, caption_kind, term, level)]
+            counts = next((counts for counts in found if counts.total() >= ENOUGH), found[-1])
+            fitting = {t: n for t, n in counts.items() if not beside or beside in self._beside[t]}
+            pool = self._pools[key] = Pool(fitting, _closed)
+        return pool
 
     def _count(self, product: Product, caption_kind: CaptionKind, reading: Reading) -> list[Use]:
         uses: list[Use] = []
         for kind, slot in slots(reading, product, caption_kind).items():
             if kind == "article":
-                words = {word.text for word in reading.words}
-                self._beside[caption_kind, slot.term] |= words | {product.colour or "", product.usage or ""}
+                if caption_kind == "title":
+                    self._beside[slot.term].update(word.text for word in reading.words)
                 uses.append((caption_kind, slot.term, product))
                 continue
             for context in _attribute_contexts(product, caption_kind, slot.term):
                 self._counts[context][slot.term] += 1
         return uses
 
-    def _article_context(self, product: Product, caption_kind: CaptionKind, term: Term, level: Level) -> Context:
+    def _article_contexts(
+        self, product: Product, caption_kind: CaptionKind, term: Term, level: Level
+    ) -> Iterator[Context]:
+        """From the narrowest context to the widest."""
         sub, master = self._home.get(term, (None, None))
         place = {"sub_category": sub, "master_category": master, "all": None}[level]
-        return (caption_kind, "article", term.form, product.gender, level, place)
+        for usage, colour in ((product.usage, product.colour), (product.usage, "any"), ("any", "any")):
+            yield (caption_kind, "article", term.form, level, place, product.gender, usage, colour)
 
 
 def _homes(uses: Iterable[Use]) -> dict[Term, tuple[str | None, str | None]]:
@@ -159,7 +164,3 @@ def _closed(one: Term, other: Term) -> bool:
 
 def _closed_with_metal(one: Term, other: Term) -> bool:
     return _closed(one, other) or not METAL.isdisjoint(one.values | other.values)
-
-
-def _has_metal(product: Product, kind: Kind) -> bool:
-    return kind == "colour" and product.article in METAL_PARTS
