@@ -20,7 +20,7 @@ from data.params import UserError, section
 from data.record import Record
 from data.stage import log
 from serving import golden, lock, parity, registry, repository, server, verdicts
-from serving.config import EXPORTS, SERVING, PromotionConfig
+from serving.config import EXPORTS, GOLDEN, SERVING, PromotionConfig
 from serving.switch import Switch, keep_under_dvc, undoing
 from serving.triton import Triton
 from training.champion import endpoint_of
@@ -201,7 +201,7 @@ def _stage(switch: Switch, version: int, export: Path, made: Record) -> None:
 
 def _check(switch: Switch, version: int) -> dict[str, Any]:
     """Parity and latency of the candidate. Raises `UserError` if either fails."""
-    config, cases = switch.config, golden.read(repository.GOLDEN / switch.endpoint / str(version))
+    config, cases = switch.config, golden.read(GOLDEN / switch.endpoint / str(version))
     found = switch.check(switch.candidate, version)
     log(
         f"[serving] parity: {found.cases} golden inputs agree "

@@ -83,10 +83,12 @@ def adopt(endpoint: str, version: int, expected: str) -> None:
 
     Does nothing if it is there already. Raises `UserError` if the bytes are not the checked ones.
     """
-    target = version_folder(endpoint, version)
+    source, target = version_folder(f"{endpoint}{CANDIDATE}", version), version_folder(endpoint, version)
     if not target.exists():
+        if not source.is_dir():
+            raise UserError(f"{source}: the checked candidate is gone. Promote its export again.")
         with _staging() as partial:
-            shutil.copytree(version_folder(f"{endpoint}{CANDIDATE}", version), partial / "copy", ignore=COMPILED)
+            shutil.copytree(source, partial / "copy", ignore=COMPILED)
             target.parent.mkdir(parents=True, exist_ok=True)
             (partial / "copy").rename(target)
     demand_unchanged(endpoint, version, expected)

@@ -92,12 +92,12 @@ def start(*, http: int | None = None, grpc: int | None = None, metrics: int | No
         live = _prepare()
         for attempt in range(1, PORT_ATTEMPTS + 1):
             ports = [port or _free_port() for port in (http, grpc, metrics)]
-            process = _launch(*ports, live)
+            process = _launch(ports, live)
             try:
                 return _await_start(process, ports, live, config.load_wait_s)
             except UserError as error:
                 # Between finding a port free and binding it another process may have taken it.
-                if attempt == PORT_ATTEMPTS or "in use" not in str(error) or (http and grpc and metrics):
+                if attempt == PORT_ATTEMPTS or "in use" not in str(error):
                     raise
     raise AssertionError("unreachable: the last attempt returns or raises")
 
@@ -139,7 +139,7 @@ def last_words(path: Path = LOG) -> str:
         ]
     except FileNotFoundError:
         return "no log was written"
-    telling = [line for line in lines if re.match(r"E\d{4} |error|.*\b(error|failed|cannot)\b", line, re.IGNORECASE)]
+    telling = [line for line in lines if re.match(r"E\d{4} |error:|.*: error while loading", line)]
     return (telling or lines or ["the log is empty"])[-1]
 
 
@@ -159,8 +159,9 @@ def _prepare() -> dict[str, int]:
     return live
 
 
-def _launch(http: int, grpc: int, metrics: int, live: dict[str, int]) -> subprocess.Popen[bytes]:
-    for name, port in (("http", http), ("grpc", grpc), ("metrics", metrics)):
+def _launch(ports: list[int], live: dict[str, int]) -> subprocess.Popen[bytes]:
+    named = dict(zip(("http", "grpc", "metrics"), ports, strict=True))
+    for name, port in named.items():
         if not _is_free(port):
             raise UserError(f"{name} port {port} is in use; choose another, or leave it out to get a free one.")
     command = [
@@ -173,7 +174,7 @@ def _launch(http: int, grpc: int, metrics: int, live: dict[str, int]) -> subproc
         "--exit-timeout-secs=10",
         *(f"--load-model={endpoint}" for endpoint in live),
         *(f"--{name}-address=127.0.0.1" for name in ("http", "grpc", "metrics")),
-        f"--http-port={http}", f"--grpc-port={grpc}", f"--metrics-port={metrics}",
+        *(f"--{name}-port={port}" for name, port in named.items()),
         f"--http-restricted-api={RESTRICTED}:{HEADER}={_secret()}",
         f"--grpc-restricted-protocol={RESTRICTED}:{HEADER}={_secret()}",
     ]  # fmt: skip

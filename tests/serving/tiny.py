@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from data import record, stage
+from data.images import decode_rgb, to_pixels
 from training.config import EncoderConfig, TowerSpec
 from training.encoder import DualEncoder, save_encoder
 
@@ -82,7 +84,12 @@ def encoder(seed: int, embed_dim: int = 24) -> DualEncoder:
             "intermediate_size": 64, "max_position_embeddings": 16, "layer_norm_eps": 1e-12,
         }),
     )  # fmt: skip
-    return DualEncoder(config, tokenizer()).eval()
+    made = DualEncoder(config, tokenizer()).eval()
+    with torch.inference_mode():  # standardised features spread the embeddings out, as training would
+        pixels = [to_pixels(decode_rgb(picture(colour, i)), (48, 36)) for i, colour in enumerate(COLOURS.values())]
+        made.image.head.fit(made.image.trunk(torch.from_numpy(np.stack(pixels).transpose(0, 3, 1, 2).copy())))
+        made.text.head.fit(made.text.trunk(*made.tokenize([f"{c} {a}" for c in COLOURS for a in ARTICLES])))
+    return made
 
 
 def write_model(folder: Path, seed: int) -> str:
@@ -107,3 +114,20 @@ def write_verdict(folder: Path, model_record: str, champion: str | None, verdict
         inputs=[], parameters=content, force=True,
     ) as run:  # fmt: skip
         (run.out / "verdict.json").write_text(json.dumps(content))
+
+
+def model_of(method: str) -> str:
+    """The record id of the model in store/models/<method>."""
+    return record.read(Path("store/models") / method).id
+
+
+def let_pass(method: str, champion: str | None = None) -> None:
+    """A passing verdict on the model of `method`, against the champion's model record (None: the base model)."""
+    write_verdict(Path("store/verdicts") / method, model_of(method), champion)
+
+
+def reseal(folder: Path) -> None:
+    """Make the record of a folder fit its files again, as if the damage in it had been exported."""
+    found = record.read(folder)
+    sealed = dataclasses.replace(found, outputs=record.describe_outputs(folder))
+    (folder / record.RECORD).write_text(sealed.to_json())

@@ -1,0 +1,59 @@
+"""A workspace with two exported tiny models, built once, and copies of it that tests may ruin."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from serving import export, server
+from tests.serving import tiny
+
+PARAMS = """preset: starter
+export: {golden_texts: 8, golden_images: 5, golden_pairs: 3}
+promotion: {endpoints: {search: ce_clip}, p99_ms: 2000.0, latency_requests: 20, lock_wait_s: 20.0}
+"""
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace in which `ce_clip` and `clip` are trained (random weights) and exported."""
+    root = tmp_path_factory.mktemp("exported")
+    torch.set_num_threads(1)
+    with contextlib.chdir(root):
+        Path("params.yaml").write_text(PARAMS)
+        tiny.write_dataset(Path("store/dataset"))
+        for seed, method in enumerate(("ce_clip", "clip"), start=1):
+            tiny.write_model(Path("store/models") / method, seed)
+            assert export.main([method]) == 0
+    return root
+
+
+def _copied(exported: Path, target: Path) -> Iterator[Path]:
+    shutil.copytree(exported, target)
+    before = Path.cwd()
+    os.chdir(target)
+    yield target
+    server.stop()
+    os.chdir(before)
+
+
+@pytest.fixture
+def home(exported: Path, tmp_path: Path) -> Iterator[Path]:
+    """A copy of the workspace as the current folder; its server, if one was started, is stopped."""
+    yield from _copied(exported, tmp_path / "home")
+
+
+@pytest.fixture(scope="module")
+def served(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A copy of the workspace for a whole module, with a real Triton running in it."""
+    if not server.installed():
+        pytest.skip(f"{server.ENVIRONMENT} is missing; `make setup` installs the Triton server")
+    for home in _copied(exported, tmp_path_factory.mktemp("served") / "home"):
+        server.start()
+        yield home
