@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from data.negatives.captions import CAPTION_KINDS, Product, Reading, read
 from data.negatives.lexicon import Term
-from data.negatives.ontology import KINDS, Kind, compatible, is_any, overlap
+from data.negatives.ontology import KINDS, METAL, METAL_PARTS, Kind, compatible, is_any, overlap
 from data.text import fold
 
 # Why there is no (further) negative, in the order in which a draft meets the filters.
@@ -34,17 +34,21 @@ class Facts:
         stated: dict[Kind, set[str]] = {kind: set() for kind in KINDS}
         named: dict[Kind, set[str]] = {kind: set() for kind in KINDS}
         values: dict[Kind, set[str]] = {kind: set() for kind in KINDS}
+        parts: dict[Kind, frozenset[str]] = dict.fromkeys(KINDS, frozenset())
         captions: dict[str, Reading] = {}
         for product in products:
             for kind in KINDS:
                 values[kind] |= {product.value(kind)} - {None}  # type: ignore[arg-type]
+            if product.article in METAL_PARTS:
+                parts["colour"] = METAL
             for reading in map(read, filter(None, map(product.caption, CAPTION_KINDS))):
                 captions.setdefault(fold(reading.caption), reading)
                 for mention in reading.mentions:
                     _take(mention.term, product, stated, named)
-        closed = {kind: _closure(kind, stated[kind] | values[kind]) | named[kind] for kind in KINDS}
+        attributes = {kind: _closure(kind, values[kind]) | parts[kind] for kind in KINDS}
+        closed = {kind: attributes[kind] | _closure(kind, stated[kind]) | named[kind] for kind in KINDS}
         unlimited = frozenset(kind for kind in KINDS if is_any(kind, stated[kind] | named[kind] | values[kind]))
-        return cls(closed, unlimited, {kind: _closure(kind, values[kind]) for kind in KINDS}, captions)
+        return cls(closed, unlimited, attributes, captions)
 
     def reject(self, term: Term) -> str | None:
         """Why `term` may not be put into a caption of this group; None if it is false of all its products."""

@@ -82,5 +82,5 @@ def check_blind(run: Run, learnt: Iterable[Row], examined: Iterable[Row], where:
     run.check(
         "a_blind_reader_cannot_tell", max(scores.values()) <= BLIND_LIMIT, severity="warning",
         description=f"A bag of words (or word pairs) prefers the caption in at most {BLIND_LIMIT:.0%} of {where}.",
-        **scores,
+        accuracy=scores,
     )  # fmt: skip
