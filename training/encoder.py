@@ -33,6 +33,9 @@ BATCH = 64
 class Tower(nn.Module):
     """A trunk and its projection head; `trunk` output (B, F) of a frozen trunk can be cached."""
 
+    trunk: Any
+    head: Any
+
     def __init__(self, trunk: Any, head: nn.Module) -> None:
         super().__init__()
         self.trunk = trunk
@@ -62,7 +65,11 @@ class DualEncoder(nn.Module):
 
     def encode_text(self, ids: Tensor, mask: Tensor) -> Tensor:
         """int64 (B, L) token ids and their mask to float32 (B, D), L2-normalised."""
-        return F.normalize(self.text.head(self.text.trunk(ids, mask)).float(), dim=-1)
+        return self.project_text(self.text.trunk(ids, mask))
+
+    def project_text(self, features: Tensor) -> Tensor:
+        """Trunk features (B, F) of texts to float32 (B, D), L2-normalised."""
+        return F.normalize(self.text.head(features).float(), dim=-1)
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Texts to int64 (B, L) ids and mask, L the longest of these texts but at most `max_tokens`."""
@@ -130,7 +137,7 @@ def _tower(spec: TowerSpec, embed_dim: int) -> Tower:
         from training.openclip import ClipImageTrunk, ClipTextTrunk
 
         return Tower(ClipImageTrunk(spec) if spec.mean else ClipTextTrunk(spec), nn.Identity())
-    trunk = TimmTrunk(spec) if spec.kind == "timm" else BertTrunk(spec)
+    trunk: Any = TimmTrunk(spec) if spec.kind == "timm" else BertTrunk(spec)
     return Tower(trunk, Head(trunk.width, spec.hidden, embed_dim))
 
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from data.params import UserError
 from training.config import TowerSpec
 
 # Convolution and batch norm pairs, by the block that holds them (names of timm's efficientnet family).
@@ -23,6 +24,7 @@ FOLDS = {
     "ConvBnAct": (("conv", "bn1"),),
     "EfficientNet": (("conv_stem", "bn1"), ("conv_head", "bn2")),
 }
+LITE0_BLOCKS = (1, 2, 2, 3, 3, 4, 1)  # per stage
 
 
 class Head(nn.Module):
@@ -34,19 +36,18 @@ class Head(nn.Module):
 
     shift: Tensor
     scale: Tensor
+    hidden: nn.Sequential | None
 
     def __init__(self, features: int, hidden: int, embed_dim: int) -> None:
         super().__init__()
         self.register_buffer("shift", torch.zeros(features))
         self.register_buffer("scale", torch.ones(features))
         self.linear = nn.Linear(features, embed_dim)
-        self.hidden = (
-            nn.Sequential(nn.Linear(features, hidden), nn.GELU(), nn.Linear(hidden, embed_dim, bias=False))
-            if hidden
-            else None
-        )
-        if self.hidden is not None:
-            nn.init.zeros_(self.hidden[2].weight)
+        self.hidden = None
+        if hidden:
+            out = nn.Linear(hidden, embed_dim, bias=False)
+            nn.init.zeros_(out.weight)
+            self.hidden = nn.Sequential(nn.Linear(features, hidden), nn.GELU(), out)
 
     def fit(self, features: Tensor) -> None:
         """Set the standardisation from a sample of trunk features (N, F)."""
@@ -59,41 +60,63 @@ class Head(nn.Module):
 
 
 class TimmTrunk(nn.Module):
-    """A timm network as uint8 (B, 3, H, W) to float32 (B, F): chosen levels and the last layer, pooled over the image.
+    """A timm network as uint8 (B, 3, H, W) to float32 (B, F): chosen levels, or the last layer, pooled over the image.
 
-    Batch norms are folded into the convolutions: their statistics stay as pretrained, and the folded network is several
-    times faster on CPUs. Each level gives its mean and standard deviation over the positions, the last layer
-    its mean.
+    Each level gives its mean and standard deviation over the positions (colour lives in the early ones), and the level
+    of `grid` also its mean over each cell. Batch norms are folded into the convolutions: their statistics stay as
+    pretrained, and the folded network is several times faster on CPUs.
     """
 
+    net: Any
     mean: Tensor
     std: Tensor
 
     def __init__(self, spec: TowerSpec) -> None:
         super().__init__()
+        self.spec = spec
         self.net = fold_batch_norms(timm.create_model(spec.arch, **spec.shape).eval())
         self.net.reset_classifier(0)
+        self.levels, self.grid = list(spec.levels), tuple(spec.grid)
+        if self.levels:  # what lies behind the highest level pooled is never run
+            self.net.prune_intermediate_layers(self.levels, prune_norm=True)
         self.net.to(memory_format=torch.channels_last)
-        self.levels = list(spec.levels)
         self.register_buffer("mean", torch.tensor(spec.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(3, 1, 1), persistent=False)
-        channels = [self.net.feature_info[level]["num_chs"] for level in self.levels]
-        self.width = 2 * sum(channels) + self.net.num_features
+        channels = {level: self.net.feature_info[level]["num_chs"] for level in self.levels}
+        cells = channels[self.grid[0]] * self.grid[1] * self.grid[2] if self.grid else 0
+        self.width = 2 * sum(channels.values()) + cells if self.levels else self.net.num_features
 
     def extra_repr(self) -> str:
-        return f"levels={self.levels}, mean={self.mean.flatten().tolist()}, std={self.std.flatten().tolist()}"
+        constants = self.mean.flatten().tolist(), self.std.flatten().tolist()
+        return f"levels={self.levels}, grid={self.grid}, constants={constants}"
+
+    def load_unfolded(self, state: dict[str, Tensor]) -> None:
+        """Take pretrained tensors under timm's names, batch norms included. Raises `UserError` if they do not fit."""
+        net = timm.create_model(self.spec.arch, **self.spec.shape).eval()
+        try:
+            net.load_state_dict(state, strict=True)
+        except RuntimeError as error:
+            words = " ".join(str(error).split())[:300]
+            raise UserError(f"base.image.weights: not weights of {self.spec.arch} ({words}).") from None
+        self.net.load_state_dict(
+            {k: v for k, v in fold_batch_norms(net).state_dict().items() if k in self.net.state_dict()}
+        )
 
     def forward(self, pixels: Tensor) -> Tensor:
-        x = (pixels.float() - self.mean) / self.std
-        x = x.contiguous(memory_format=torch.channels_last)
-        last, maps = self.net.forward_intermediates(x, indices=self.levels or 1)
-        pooled = [last.mean((2, 3))]
-        for level in maps if self.levels else []:
+        x = ((pixels.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        if not self.levels:
+            return self.net.forward_features(x).mean((2, 3))
+        maps = self.net.forward_intermediates(x, indices=self.levels, intermediates_only=True)
+        pooled = []
+        for level in maps:
             centre = level.mean((2, 3))
-            spread = (
-                (level - centre[:, :, None, None]).square().mean((2, 3)).add(1e-6).sqrt()
-            )  # finite gradient where a channel is constant
-            pooled += [centre, spread]
+            spread = (level - centre[:, :, None, None]).square().mean((2, 3))
+            pooled += [centre, spread.add(1e-6).sqrt()]  # finite gradient where a channel is constant
+        if self.grid:
+            chosen, rows, columns = self.grid
+            level = maps[self.levels.index(chosen)]
+            cells = F.avg_pool2d(level, (level.shape[2] // rows, level.shape[3] // columns))
+            pooled.append(cells.flatten(1))
         return torch.cat(pooled, 1)
 
 
@@ -183,15 +206,15 @@ def bert_state(source: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def lite0_state(source: dict[str, Tensor], net: Any) -> dict[str, Tensor]:
-    """Tensors of the packaged EfficientNet-Lite0 under timm's names, for a timm `tf_efficientnet_lite0` (unfolded)."""
+def lite0_state(source: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of the packaged EfficientNet-Lite0 under the names of timm's `tf_efficientnet_lite0`."""
     top = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
     inner = {
         "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw",
         "_bn1": "bn2", "_project_conv": "conv_pwl", "_bn2": "bn3",
     }  # fmt: skip
     first = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-    places = [f"blocks.{s}.{b}" for s, stage in enumerate(net.blocks) for b in range(len(stage))]
+    places = [f"blocks.{s}.{b}" for s, count in enumerate(LITE0_BLOCKS) for b in range(count)]
     state = {}
     for key, value in source.items():
         part, *rest = key.split(".")

@@ -1,0 +1,67 @@
+"""Checkpoints of a running training: enough to go on bit by bit, bound to what is being trained.
+
+`runs/train/<stage>/<binding>/step-000120.pt`; the binding is a hash of configuration and input records, so a changed
+input never resumes an old run. Files appear by rename and the last two are kept: one may be cut off by a full disk.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from data import stage
+
+KEPT = 2
+
+
+def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
+    """Write the state after `step` steps and drop all but the last two checkpoints."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"step-{step:08d}.pt"
+    partial = folder / f".{path.name}.{os.getpid()}.partial"
+    torch.save({**state, "step": step}, partial)
+    partial.replace(path)
+    for old in sorted(folder.glob("step-*.pt"))[:-KEPT]:
+        old.unlink()
+    return path
+
+
+def latest(folder: Path) -> dict[str, Any] | None:
+    """The newest checkpoint that can be read, or None. Other bindings' folders beside it are cleared away."""
+    for other in folder.parent.glob("*"):
+        if other.is_dir() and other != folder:
+            stage.log(f"[{folder.parent.name}] settings or inputs changed: the unfinished run {other.name} is dropped")
+            shutil.rmtree(other, ignore_errors=True)
+    for path in sorted(folder.glob("step-*.pt"), reverse=True):
+        try:
+            return torch.load(path, weights_only=True)
+        except Exception as error:  # a cut-off file surfaces as RuntimeError, EOFError, zip or unpickling errors
+            words = " ".join(str(error).split())[:200]
+            stage.log(f"[{folder.parent.name}] {path} cannot be read ({words}); trying the one before")
+    return None
+
+
+def clear(folder: Path) -> None:
+    """Remove the checkpoints of a finished stage, whose folder under runs/train this is; its rates stay."""
+    for run in folder.glob("*/"):
+        shutil.rmtree(run, ignore_errors=True)
+
+
+def trainable_state(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters that training changes; the rest comes from the base model again."""
+    return {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
+
+
+def load_trainable(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Put `trainable_state` back."""
+    own = trainable_state(module)
+    if own.keys() != state.keys():
+        raise ValueError(f"checkpoint of other parameters: {sorted(own.keys() ^ state.keys())[:5]}")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(state[name])

@@ -1,0 +1,101 @@
+"""The log of a training run: losses without times for the model folder, rates for whoever watches, and the curve."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from data.record import write_atomically
+
+METRICS, CURVE = "metrics.jsonl", "loss.png"
+History = list[dict[str, Any]]
+COLOURS = ("#1f4e79", "#b7791f", "#1a7f37", "#c0392b", "#6b4e9b", "#5f6b73", "#2a9d8f", "#8d5524")
+
+
+class Journal:
+    """Means of the loss and its parts over every `log_every` steps.
+
+    `history` is a function of the training alone and goes into the model folder. The file at `path`, under runs/, also
+    says items per second and the seconds left.
+    """
+
+    def __init__(self, path: Path, steps: int, batch: int, log_every: int) -> None:
+        self.path, self.steps, self.batch, self.log_every = path, steps, batch, log_every
+        self.history: History = []
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+        self._since = (time.monotonic(), 0)
+
+    def open(self, step: int) -> None:
+        """Start to write after `step` steps: what a killed run wrote beyond its last checkpoint is dropped."""
+        kept = [line for line in _lines(self.path) if json.loads(line)["step"] <= step] if step else []
+        write_atomically(self.path, "".join(f"{line}\n" for line in kept))
+        self._since = (time.monotonic(), step)
+
+    def add(self, step: int, lr: float, parts: Mapping[str, Tensor]) -> None:
+        """Take note of one step; its values stay on their device until the interval ends."""
+        for key, value in parts.items():
+            value = value.detach()
+            self._sums[key] = self._sums[key] + value if key in self._sums else value
+        self._count += 1
+        done = step + 1
+        if done % self.log_every and done != self.steps:
+            return
+        means = {key: round(float(total) / self._count, 6) for key, total in self._sums.items()}
+        line = {"step": done, "lr": float(f"{lr:.6g}"), **means}
+        self.history.append(line)
+        self._sums, self._count = {}, 0
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({**line, **self._rates(done)}) + "\n")
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs, in types a checkpoint may hold."""
+        return {"history": json.dumps(self.history), "sums": dict(self._sums), "count": self._count}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Put `state` back."""
+        self.history[:] = json.loads(state["history"])
+        self._sums, self._count = dict(state["sums"]), state["count"]
+
+    def _rates(self, done: int) -> dict[str, float]:
+        begun, first = self._since
+        rate = (done - first) / max(time.monotonic() - begun, 1e-9)
+        return {"items_per_s": round(rate * self.batch, 2), "eta_s": round((self.steps - done) / rate, 1)}
+
+
+def write_history(folder: Path, history: History, title: str) -> Path:
+    """Write `metrics.jsonl` and the picture of it, whose path is returned."""
+    (folder / METRICS).write_text("".join(json.dumps(line) + "\n" for line in history), encoding="utf-8")
+    draw_curve(history, folder / CURVE, title)
+    return folder / CURVE
+
+
+def draw_curve(history: History, path: Path, title: str) -> None:
+    """Plot the loss, and its parts below it where there are any, over the steps; equal histories give equal bytes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    parts = [key for key in history[0] if key not in ("step", "lr", "loss")]
+    figure = Figure(figsize=(9.6, 6.0 if parts else 3.8), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(2 if parts else 1, 1, sharex=True, squeeze=False)[:, 0]
+    for panel, keys in zip(panels, (["loss"], parts), strict=False):
+        for key, colour in zip(keys, COLOURS, strict=False):
+            panel.plot([line["step"] for line in history], [line[key] for line in history], color=colour, label=key)
+        panel.grid(color="#eceff1")
+        panel.set_ylim(bottom=0)
+        for side in ("top", "right"):
+            panel.spines[side].set_visible(False)
+        panel.legend(frameon=False, ncols=4, loc="upper right")
+    panels[0].set_title(title, loc="left", fontweight="bold")
+    panels[-1].set_xlabel("step")
+    figure.savefig(path, metadata={"Software": None})
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
