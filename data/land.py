@@ -169,15 +169,17 @@ def summary(landing: Landing) -> str:
         f"{report['name']} landed as {landing.drop_id}",
         f"  {report['accepted']:>7,}  accepted of {report['rows']:,} rows",
         f"  {report['quarantined']:>7,}  quarantined",
+        *_counts(report, "critical"),
     ]
-    for rule in sorted(report["rules"], key=lambda rule: -rule["count"]):
-        if rule["count"] and rule["severity"] == "critical":
-            lines.append(f"  {rule['count']:>7,}    {rule['name']:<26} {rule['description']}")
-    lines.append("           warnings, carried along")
-    for rule in sorted(report["rules"], key=lambda rule: -rule["count"]):
-        if rule["count"] and rule["severity"] == "warning":
-            lines.append(f"  {rule['count']:>7,}    {rule['name']:<26} {rule['description']}")
-    return "\n".join([*lines, f"  Data Docs: {landing.folder / 'docs' / 'index.html'}"])
+    if warnings := _counts(report, "warning"):
+        lines += ["           warnings, carried along", *warnings]
+    return "\n".join([*lines, f"           Data Docs: {landing.folder / 'docs' / 'index.html'}"])
+
+
+def _counts(report: Mapping[str, Any], severity: str) -> list[str]:
+    broken = [rule for rule in report["rules"] if rule["count"] and rule["severity"] == severity]
+    broken.sort(key=lambda rule: -rule["count"])
+    return [f"  {rule['count']:>7,}    {rule['name']:<26} {rule['description']}" for rule in broken]
 
 
 def _examine(place: Place | None, limits: ImageLimits) -> Picture:

@@ -30,12 +30,12 @@ def starter() -> dict[str, tuple[Drop, list[Picture]]]:
 
 @pytest.fixture(scope="session")
 def fresh_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A git repository under DVC with this project's params.yaml."""
+    """A git repository under DVC with this project's parameters and ignore files."""
     folder = tmp_path_factory.mktemp("repository")
     subprocess.run(["git", "init", "-q", folder], check=True)
     dvc.call("init", "-q", cwd=folder)
-    shutil.copy(ROOT / "params.yaml", folder)
-    (folder / ".gitignore").write_text("/store/*\n!/store/*.dvc\n/runs/\n", encoding="utf-8")
+    for name in ("params.yaml", ".gitignore", ".dvcignore"):
+        shutil.copy(ROOT / name, folder)
     return folder
 
 
