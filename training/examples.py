@@ -16,7 +16,7 @@ SHOWN, CARDS, TOP = 5, 6, 5
 
 
 def retrieval_page(suites: Path, dataset: Path, outcomes: pa.Table, examinee: Examinee, path: Path) -> None:
-    """Titles found at rank 1 and titles missed by most, each with its first photos, the correct ones framed green."""
+    """Titles found at rank 1 and titles missed furthest, each with its first photos, the correct ones framed green."""
     items = catalog_retrieval.BENCHMARK.items(suites).sort_by("item_id")
     rank = column(cells(outcomes)[catalog_retrieval.NAME, "t2i_R@1"], "detail")
     worst = [i for i in _distinct(items, np.argsort(-rank, kind="stable")) if rank[i] > 1][:SHOWN]
@@ -25,7 +25,7 @@ def retrieval_page(suites: Path, dataset: Path, outcomes: pa.Table, examinee: Ex
     strips = {i: _strip(items, i, int(rank[i]), examinee) for i in [*best, *worst]}
     sections = [
         (title, [strips[i] for i in chosen])
-        for title, chosen in (("Found: the right photo comes first", best), ("Missed by most", worst))
+        for title, chosen in (("Found: the right photo comes first", best), ("Missed furthest", worst))
         if chosen
     ]
     keys = {key for strip in strips.values() for key, _, _ in strip.photos}
@@ -70,7 +70,7 @@ def _card(items: pa.Table, index: int, margin: float) -> Card:
         row["image_key"],
         (
             (f"✓ {row['caption']}", GOOD), (f"✗ {row['negative']}", BAD),
-            (f"{row['edit_type']} ({row['edit']}), score difference {margin:+.3f}", INK),
+            (f"{row['edit_type']} ({row['edit']}): {margin:+.3f}", INK),
         ),
         frame=GOOD if margin > 0 else BAD,
     )  # fmt: skip

@@ -113,7 +113,7 @@ def _card(c: Change) -> Card:
 
 def _moved(c: Change) -> str:
     if "negative" in c.item:
-        return f"score difference {c.before:+.3f} → {c.after:+.3f}"
+        return f"difference {c.before:+.3f} → {c.after:+.3f}"
     return f"rank {c.before:.0f} → {c.after:.0f}"
 
 
