@@ -151,7 +151,10 @@ def _recover(switch: Switch) -> None:
                 switch.go_live(version)
         except UserError as error:
             log(f"[serving] it was undone: {error}")
-    switch.settle()
+    try:
+        switch.settle()
+    except UserError as error:  # a live version that does not load must not keep another one from replacing it
+        log(f"[serving] {switch.endpoint} is not as its history says: {error}")
 
 
 def _read_export(method: str) -> Record:

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from serving import export, server
+from data import record
+from serving import export, registry, repository, server
+from serving.triton import Triton
 from tests.serving import tiny
 
 PARAMS = """preset: starter
@@ -57,3 +59,21 @@ def served(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     for home in _copied(exported, tmp_path_factory.mktemp("served") / "home"):
         server.start()
         yield home
+
+
+@pytest.fixture(scope="module")
+def loaded(served: Path) -> Iterator[Triton]:
+    """A client of a server on which the export of `clip` is live as version 1, put there without a promotion."""
+    export = Path("store/exports/clip")
+    made = record.read(export)
+    for state in ("exported", "staged", "checked", "live-pending", "live"):
+        facts = {"export_record": made.id, "model_record": made.summary["model_record"]} if state == "exported" else {}
+        registry.append("search", 1, state, **facts)
+    registry.publish()
+    repository.install(export, made, "search", 1)
+    repository.write_config("search", [1], export_record=made.id)
+    running = server.running()
+    assert running is not None
+    with Triton(running) as client:
+        client.load("search", 60)
+        yield client

@@ -8,7 +8,6 @@ import json
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,10 +16,9 @@ import pytest
 import tritonclient.grpc as grpc
 from PIL import Image
 
-from data import record
 from data.images import DEFAULT_LIMITS, ImageError, decode_rgb
 from data.images import to_pixels as offline_pixels
-from serving import golden, parity, registry, repository, server
+from serving import golden, parity, server
 from serving.backends import pixels
 from serving.config import PromotionConfig
 from serving.triton import Query, Triton, TritonError
@@ -77,7 +75,8 @@ def test_so_it_does_in_the_serving_environment(tmp_path: Path) -> None:
     script = (
         "import hashlib, json, pathlib, sys; sys.path.insert(0, sys.argv[1]); import pixels\n"
         "files = pathlib.Path(sys.argv[2]).iterdir()\n"
-        "made = {f.name: pixels.to_pixels(f.read_bytes(), (48, 36), max_bytes=10**8, max_pixels=10**8) for f in files}\n"
+        "limits = {'max_bytes': 10**8, 'max_pixels': 10**8}\n"
+        "made = {f.name: pixels.to_pixels(f.read_bytes(), (48, 36), **limits) for f in files}\n"
         "print(json.dumps({k: hashlib.sha256(v.tobytes()).hexdigest() for k, v in made.items()}))"
     )
     done = subprocess.run(
@@ -104,52 +103,37 @@ def test_both_recipes_refuse_the_same_images(data: bytes, words: str) -> None:
         decode_rgb(data, limits=type(DEFAULT_LIMITS)(max_bytes=200, max_pixels=10_000))
 
 
-@pytest.fixture(scope="module")
-def client(served: Path) -> Iterator[Triton]:
-    """A client of a server on which the export of `clip` is loaded, without any promotion."""
-    export = Path("store/exports/clip")
-    made = record.read(export)
-    registry.append("search", 1, "exported", export_record=made.id, model_record=made.summary["model_record"])
-    repository.install(export, made, "search", 1)
-    repository.write_config("search", [1], export_record=made.id)
-    running = server.running()
-    assert running is not None
-    with Triton(running) as found:
-        found.load("search", 60)
-        yield found
-
-
-def test_single_requests_and_busy_batches_give_the_offline_answers(client: Triton) -> None:
+def test_single_requests_and_busy_batches_give_the_offline_answers(loaded: Triton) -> None:
     cases, config = golden.read(Path("store/exports/clip/golden")), PromotionConfig(endpoints={})
     queries = [Query(text=c.text, image=c.image, k=len(c.ids)) for c in cases]
-    alone = [client.search(query) for query in queries]
+    alone = [loaded.search(query) for query in queries]
     with ThreadPoolExecutor(16) as pool:
-        together = list(pool.map(client.search, queries * 3))
+        together = list(pool.map(loaded.search, queries * 3))
     for answers in (alone, together[: len(cases)], together[len(cases) : 2 * len(cases)], together[-len(cases) :]):
         for case, answer in zip(cases, answers, strict=True):
             assert parity.differences(case, answer, config) == []
             assert (answer.version, answer.record) == (1, tiny.model_of("clip"))
 
 
-def test_requests_really_share_a_pass(client: Triton) -> None:
-    statistics = client._client.get_inference_statistics("search", as_json=True)["model_stats"][0]
+def test_requests_really_share_a_pass(loaded: Triton) -> None:
+    statistics = loaded._client.get_inference_statistics("search", as_json=True)["model_stats"][0]
     assert int(statistics["execution_count"]) < int(statistics["inference_count"])
 
 
-def test_what_was_not_asked_is_nan(client: Triton) -> None:
-    text = client.search(Query(text="red shirt"))
+def test_what_was_not_asked_is_nan(loaded: Triton) -> None:
+    text = loaded.search(Query(text="red shirt"))
     assert np.isnan(text.match)
     assert np.isnan(text.image_embedding).all()
     assert np.linalg.norm(text.text_embedding) == pytest.approx(1, abs=1e-5)
-    both = client.search(Query(text="red shirt", image=tiny.picture((200, 30, 30), 1)))
+    both = loaded.search(Query(text="red shirt", image=tiny.picture((200, 30, 30), 1)))
     assert both.match == pytest.approx(float(both.text_embedding @ both.image_embedding), abs=1e-6)
 
 
-def test_k_counts_products(client: Triton) -> None:
-    whole = client.search(Query(text="blue dress", k=59))
+def test_k_counts_products(loaded: Triton) -> None:
+    whole = loaded.search(Query(text="blue dress", k=59))
     assert len(set(whole.ids)) == 59
     assert list(whole.scores) == sorted(whole.scores, reverse=True)
-    assert client.search(Query(text="blue dress", k=3)).ids == whole.ids[:3]
+    assert loaded.search(Query(text="blue dress", k=3)).ids == whole.ids[:3]
 
 
 @pytest.mark.parametrize(
@@ -167,11 +151,11 @@ def test_k_counts_products(client: Triton) -> None:
     ],
 )
 def test_a_bad_request_gets_its_reason_and_good_ones_beside_it_their_answer(
-    client: Triton, query: Query, words: str
+    loaded: Triton, query: Query, words: str
 ) -> None:
     def send(q: Query) -> str:
         try:
-            return client.search(q).ids[0]
+            return loaded.search(q).ids[0]
         except TritonError as error:
             return str(error)
 
@@ -179,25 +163,25 @@ def test_a_bad_request_gets_its_reason_and_good_ones_beside_it_their_answer(
     with ThreadPoolExecutor(6) as pool:
         found = list(pool.map(send, [good, query, good, query, good, query]))
     assert all(words in told for told in found[1::2]), found
-    assert found[0::2] == [client.search(good).ids[0]] * 3
+    assert found[0::2] == [loaded.search(good).ids[0]] * 3
 
 
-def infer(client: Triton, **tensors: np.ndarray) -> grpc.InferResult:
-    inputs = [client._input(name, value) for name, value in tensors.items()]
-    return client._client.infer("search", inputs)
+def infer(loaded: Triton, **tensors: np.ndarray) -> grpc.InferResult:
+    inputs = [loaded._input(name, value) for name, value in tensors.items()]
+    return loaded._client.infer("search", inputs)
 
 
-def test_several_queries_in_one_request(client: Triton) -> None:
+def test_several_queries_in_one_request(loaded: Triton) -> None:
     texts = np.array([[b"red shirt"], [b"blue dress"], [b"black watch for men"]], object)
-    result = infer(client, text=texts, k=np.full((3, 1), 4, np.int32))
+    result = infer(loaded, text=texts, k=np.full((3, 1), 4, np.int32))
     assert result.as_numpy("ids").shape == (3, 4)
     for row, text in enumerate(texts[:, 0]):
-        alone = client.search(Query(text=text.decode(), k=4))
+        alone = loaded.search(Query(text=text.decode(), k=4))
         assert [i.decode() for i in result.as_numpy("ids")[row]] == alone.ids
 
 
-def test_k_defaults_to_ten(client: Triton) -> None:
-    assert infer(client, text=np.array([[b"red"]], object)).as_numpy("ids").shape == (1, 10)
+def test_k_defaults_to_ten(loaded: Triton) -> None:
+    assert infer(loaded, text=np.array([[b"red"]], object)).as_numpy("ids").shape == (1, 10)
 
 
 @pytest.mark.parametrize(
@@ -207,12 +191,12 @@ def test_k_defaults_to_ten(client: Triton) -> None:
         ({"text": np.array([[b"a"], [b"b"]], object), "k": np.array([[1], [2]], np.int32)}, "same number of products"),
     ],
 )
-def test_malformed_tensors_are_refused(client: Triton, tensors: dict[str, np.ndarray], words: str) -> None:
+def test_malformed_tensors_are_refused(loaded: Triton, tensors: dict[str, np.ndarray], words: str) -> None:
     with pytest.raises(Exception, match=words):
-        infer(client, **tensors)
+        infer(loaded, **tensors)
 
 
-def test_json_over_http_works_without_a_client_library(client: Triton) -> None:
+def test_json_over_http_works_without_a_client_library(loaded: Triton) -> None:
     body = {
         "inputs": [{"name": "text", "shape": [1, 1], "datatype": "BYTES", "data": ["red shirt"]}],
         "outputs": [{"name": "ids"}, {"name": "scores"}],
@@ -223,17 +207,19 @@ def test_json_over_http_works_without_a_client_library(client: Triton) -> None:
     with urllib.request.urlopen(request, timeout=10) as response:
         found = json.load(response)
     assert found["model_version"] == "1"
-    assert found["outputs"][0]["data"] == client.search(Query(text="red shirt")).ids
+    assert found["outputs"][0]["data"] == loaded.search(Query(text="red shirt")).ids
 
 
-def test_orders_need_the_secret_and_questions_do_not(client: Triton) -> None:
-    request = urllib.request.Request(f"http://127.0.0.1:{_server().http}/v2/repository/models/search/unload", data=b"{}")
+def test_orders_need_the_secret_and_questions_do_not(loaded: Triton) -> None:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{_server().http}/v2/repository/models/search/unload", data=b"{}"
+    )
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(request, timeout=10)
     assert b"restricted" in refused.value.read()
     with pytest.raises(Exception, match="restricted"):
-        client._client.unload_model("search")
-    assert client.ready("search", 1)
+        loaded._client.unload_model("search")
+    assert loaded.ready("search", 1)
 
 
 def _server() -> server.Server:

@@ -39,7 +39,10 @@ def test_a_second_command_is_told_who_holds_it_and_a_killed_owner_frees_it(tmp_p
         found = lock.owner(path)
         assert found is not None
         assert (found.pid, found.purpose) == (process.pid, "promoting clip")
-        with pytest.raises(UserError, match=rf"process {process.pid}, promoting clip"), lock.hold(path, "rollback", 0.3):
+        with (
+            pytest.raises(UserError, match=rf"process {process.pid}, promoting clip"),
+            lock.hold(path, "rollback", 0.3),
+        ):
             pass
     finally:
         process.kill()

@@ -207,7 +207,7 @@ def test_a_broken_export_is_rejected_where_it_shows(
 def test_an_export_that_does_not_match_its_record_never_becomes_a_candidate(broken: Path) -> None:
     reverse_index(broken)
     before = states()
-    with pytest.raises(UserError, match="embeddings.npy: changed since"):
+    with pytest.raises(UserError, match=r"embeddings.npy: changed since"):
         promote.promote("clip")
     assert states() == before
 
@@ -249,7 +249,7 @@ def test_an_override_needs_a_reason(live: Path) -> None:
 
 
 def test_a_method_cannot_go_to_another_endpoint(live: Path) -> None:
-    with pytest.raises(UserError, match="endpoint search, not for compose"):
+    with pytest.raises(UserError, match=r"endpoint search, not for compose"):
         promote.promote("clip", endpoint="compose")
 
 
@@ -336,7 +336,10 @@ promote.promote("clip")
 
 def killed_after(state: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, state], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+        [sys.executable, "-c", KILLED, state],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 9, done.stderr
     assert states()[-1][1] == state
@@ -386,7 +389,7 @@ def test_promotions_at_the_same_time_take_turns(live: Path) -> None:
     assert sorted(found) == [False, True]
 
 
-def test_a_restart_loads_exactly_the_live_version_and_can_still_go_back(live: Path) -> None:
+def test_a_restart_loads_exactly_the_live_version(live: Path) -> None:
     """After the test above `clip` is live and `ce_clip` is previous."""
     version = registry.aliases("search").champion
     before = answered()
@@ -396,8 +399,19 @@ def test_a_restart_loads_exactly_the_live_version_and_can_still_go_back(live: Pa
     server.start()
     assert ready() == {"search": [version]}
     assert answered() == before
+
+
+def test_a_live_version_that_does_not_load_any_more_can_be_rolled_back(
+    live: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torn_weights(REPOSITORY / "search" / str(registry.aliases("search").champion))
+    server.stop()
+    server.start()
+    assert "did not load" in capsys.readouterr().err
+    assert ready() == {}
     assert promote.rollback("search").version == 1
     assert ready() == {"search": [1]}
+    assert answered()[0] == 1
 
 
 def test_a_rollback_to_a_damaged_version_leaves_the_present_one(live: Path) -> None:
