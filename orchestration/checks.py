@@ -1,13 +1,14 @@
 """Checks in lineage records (Great Expectations rules, audits, verdicts) as Dagster asset checks.
 
-Dagster wants the names of an asset's checks before it runs. They are read where they are written down: in the stage's
-own code, and in the record of its last run for names that are put together at run time. One more check, `record`, is
-always there: it lists every check of the record, and fails if one failed that nobody announced.
+Dagster wants the names of an asset's checks before it runs. They are read where they are written down: in the record of
+its last run, and before the first one in the stage's code. One more check, `record`, is always there: it lists every
+check of the record, and fails if one failed that nobody announced.
 """
 
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,8 +28,9 @@ _NOT_A_NAME = re.compile(r"[^A-Za-z0-9_]+")
 
 def stage_specs(graph: Graph, stage: Stage) -> list[dg.AssetCheckSpec]:
     """The checks of a stage's asset, known without running or importing the stage."""
-    announced = {name for dep in graph.code(stage) for name in names_in_code(graph.root / dep)}
-    announced |= set(names_in_record(graph.root / stage.out))
+    announced = names_in_record(graph.root / stage.out)
+    if announced is None:
+        announced = {name for dep in graph.code(stage) for name in names_in_code(graph.root / dep)}
     return specs(stage.asset, announced, blocking=stage.group not in NON_BLOCKING_GROUPS)
 
 
@@ -57,16 +59,22 @@ def check_name(name: str) -> str:
 def names_in_code(path: Path) -> set[str]:
     """The check names that a file, or the files of a package, write out: see `_announced`."""
     files = [path] if path.is_file() else sorted(path.rglob("*.py"))
-    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in files if file.suffix == ".py"]
-    return {name for tree in trees for node in ast.walk(tree) if (name := _announced(node)) is not None}
+    return {name for file in files if file.suffix == ".py" for name in _names(file.read_text(encoding="utf-8"))}
 
 
-def names_in_record(folder: Path) -> list[str]:
-    """The names of the checks of the last run; none where there is no readable record."""
+def names_in_record(folder: Path) -> set[str] | None:
+    """The names of the checks of the last run; None where there is no readable record."""
     try:
-        return [check["name"] for check in json.loads((folder / RECORD).read_text(encoding="utf-8"))["checks"]]
+        return {check["name"] for check in json.loads((folder / RECORD).read_text(encoding="utf-8"))["checks"]}
     except (OSError, ValueError, KeyError, TypeError):
-        return []
+        return None
+
+
+@functools.cache
+def _names(code: str) -> frozenset[str]:
+    if ".check(" not in code and "passed" not in code:  # most files, which then need no parsing
+        return frozenset()
+    return frozenset(name for node in ast.walk(ast.parse(code)) if (name := _announced(node)) is not None)
 
 
 def _announced(node: ast.AST) -> str | None:

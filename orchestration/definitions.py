@@ -6,12 +6,15 @@ process and every run loads this module.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import dagster as dg
 
 from orchestration import automation, boundary, dvc_assets, stages
 from orchestration.resources import Workspace
+
+warnings.filterwarnings("ignore", category=dg.PreviewWarning, module="dagster")  # said at every step, of its own inside
 
 
 def build(root: Path) -> dg.Definitions:

@@ -1,7 +1,8 @@
 """One Dagster asset per stage of dvc.yaml. No asset holds stage logic: it runs `dvc repro` and reads the record."""
 
 # No `from __future__ import annotations` here: Dagster reads the types of config and resources from the signature.
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dagster as dg
@@ -11,7 +12,7 @@ from data import dvc
 from orchestration import checks, reports, stages
 from orchestration.resources import Outcome, Workspace, as_failure
 
-GPU_RETRY = dg.RetryPolicy(max_retries=1, delay=10, backoff=dg.Backoff.EXPONENTIAL)  # a training resumes where it died
+RETRIES, RETRY_SECONDS = 1, 10
 
 
 class StageConfig(dg.Config):
@@ -38,11 +39,11 @@ def _asset(graph: stages.Graph, stage: stages.Stage) -> dg.AssetsDefinition:
         code_version=stages.wanted(graph, stage),
         pool=stage.pool,
         check_specs=specs,
-        retry_policy=GPU_RETRY if stage.pool else None,
         metadata={"stage": stage.name, "command": stage.cmd, "output": stage.out},
     )
     def materialize(context: dg.AssetExecutionContext, config: StageConfig, here: Workspace) -> dg.MaterializeResult:
-        outcome = here.repro(context, stage.name, force=config.force)
+        with _retrying(context, stage):
+            outcome = here.repro(context, stage.name, force=config.force)
         with as_failure():
             entry = dvc.lock(graph.root)[stage.name]
             report = reports.stage_report(graph, stage, entry, [spec.name for spec in specs])
@@ -51,6 +52,20 @@ def _asset(graph: stages.Graph, stage: stages.Stage) -> dg.AssetsDefinition:
         return reports.result(report, **more)
 
     return materialize
+
+
+@contextlib.contextmanager
+def _retrying(context: dg.AssetExecutionContext, stage: stages.Stage) -> Iterator[None]:
+    """Run a crashed training once more; it resumes where it died.
+
+    Not an asset's `retry_policy`, because Dagster applies that to a cancelled run too: the training would start again.
+    """
+    try:
+        yield
+    except dg.Failure as failure:
+        if stage.pool and failure.allow_retries and context.retry_number < RETRIES:
+            raise dg.RetryRequested(max_retries=RETRIES, seconds_to_wait=RETRY_SECONDS) from failure
+        raise
 
 
 def _skipped(graph: stages.Graph, stage: stages.Stage, entry: Mapping[str, Any], outcome: Outcome) -> str:

@@ -7,6 +7,7 @@ import dataclasses
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ from data import dvc
 from data.params import UserError
 
 TAIL = 40
+RELAY_SECONDS = 5.0
 BUSY = re.compile(r"is busy, it is being blocked by|Unable to acquire lock")
 STAGE_ERROR = "error: "
 DVC_ERROR = "ERROR: "
@@ -75,18 +77,31 @@ class Workspace(dg.ConfigurableResource):
         return lines
 
     def _run(self, arguments: list[str], environment: Mapping[str, str]) -> tuple[int, list[str]]:
-        """Run to the end, passing lines on as they come. Returns the exit code and the last lines."""
+        """Run to the end, passing lines on as they come. Returns the exit code and the last lines.
+
+        Whatever ends this early (a cancelled run, an error here) ends the whole process group, and a process that the
+        command left behind ends with it.
+        """
         process = subprocess.Popen(
             arguments, cwd=self.root, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
         )  # fmt: skip
         tail: deque[str] = deque(maxlen=TAIL)
-        with stopping(process, self.patience):
-            for line in process.stdout or ():
-                print(line, end="", file=sys.stderr, flush=True)
-                tail.append(ANSI.sub("", line).rstrip())
+        relay = threading.Thread(target=_relay, args=(process, tail), daemon=True)
+        relay.start()
+        try:
             code = process.wait()
+        finally:
+            dvc.stop_group(process, self.patience)
+        relay.join(RELAY_SECONDS)
         return code, list(tail)
+
+
+def _relay(process: subprocess.Popen[str], tail: deque[str]) -> None:
+    """Pass on what a process prints, and keep its last lines."""
+    for line in process.stdout or ():
+        print(line, end="", file=sys.stderr, flush=True)
+        tail.append(ANSI.sub("", line).rstrip())
 
 
 @contextlib.contextmanager
@@ -107,16 +122,6 @@ def _say_nothing(session: dg.PipesSession) -> None:
     for method in ("opened", "closed"):
         message: dict[str, Any] = {"__dagster_pipes_version": PIPES_PROTOCOL_VERSION, "method": method, "params": {}}
         session.message_handler.handle_message(cast("Any", message))
-
-
-@contextlib.contextmanager
-def stopping(process: subprocess.Popen[Any], patience: float) -> Iterator[None]:
-    """Whatever ends the block early (a cancelled run, an error here) ends the whole process group."""
-    try:
-        yield
-    except BaseException:
-        dvc.stop_group(process, patience)
-        raise
 
 
 def failure(stage: str, lines: list[str]) -> dg.Failure:

@@ -56,10 +56,11 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class Graph:
-    """The stages of one workspace by name, in the order of dvc.yaml, and what feeds what."""
+    """The stages of one workspace by name, in the order of dvc.yaml, and what feeds what; `values`: its params.yaml."""
 
     root: Path
     stages: Mapping[str, Stage]
+    values: Mapping[str, Any]
 
     def upstream(self, stage: Stage) -> dict[str, str]:
         """{dependency path: asset key} of the dependencies that another stage, or landing, produces."""
@@ -106,15 +107,14 @@ def read(root: Path) -> Graph:
         for stage in _expand(name, body, values, path):
             stages[stage.name] = stage
     _no_twins(stages, path)
-    return Graph(root, stages)
+    return Graph(root, stages, values)
 
 
 def wanted(graph: Graph, stage: Stage) -> str:
-    """The version of a stage as the workspace has it now."""
-    values = load(graph.root / PARAMS)
+    """The version of a stage as the workspace had it when `graph` was read."""
     return _version(
         stage.cmd,
-        {key: _lookup(values, key) for key in stage.params},
+        {key: _lookup(graph.values, key) for key in stage.params},
         {dep: dvc_hash(graph.root / dep) for dep in graph.code(stage)},
         stage.out,
     )
