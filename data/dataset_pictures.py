@@ -88,16 +88,16 @@ def _bars(axis: Axes, products: pd.DataFrame, name: str, title: str, *, limit: i
         left = left + widths
     for place, value in enumerate(order):
         axis.text(left[value], place, f" {left[value]:,}", va="center", fontsize=8, color=FAINT)
-    axis.set_xlim(0, float(left.max()) * 1.13)
+    axis.set_xlim(0, max([*left, 1]) * 1.13)
     _plain(axis, title)
-    axis.set_ylim(len(order) - 0.4, -0.6)
+    axis.set_ylim(max(len(order), 1) - 0.4, -0.6)
 
 
 def _years(axis: Axes, products: pd.DataFrame) -> None:
     counts = products["year"].dropna().astype(int).value_counts().sort_index()
     labels = [f"’{year % 100:02d}" for year in counts.index]
     axis.bar(labels, counts, color="#7f9cc9")
-    axis.set_ylim(0, float(counts.max()) * 1.15)
+    axis.set_ylim(0, max([*counts, 1]) * 1.15)
     _plain(axis, "catalog year")
     axis.set_yticks([])
     for place, count in enumerate(counts):

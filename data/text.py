@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
-from collections.abc import Sequence
 from typing import NamedTuple
 
 # A word, with inner apostrophes ("Men's"); hyphens, "+" and "/" separate, so "T-shirt" is two tokens.
@@ -101,8 +100,3 @@ def fit_article(before: str, word: str) -> str:
 def apply(caption: str, start: int, end: int, replacement: str) -> str:
     """`caption` with the characters from `start` to `end` replaced."""
     return caption[:start] + replacement + caption[end:]
-
-
-def contains(words: Sequence[str], part: Sequence[str]) -> bool:
-    """Whether the token texts `part` occur side by side in `words`."""
-    return f" {' '.join(part)} " in f" {' '.join(words)} "
