@@ -118,8 +118,8 @@ def add_tar(pictures: Pictures, file: Path, name: str) -> None:
             raise UserError(f"{name}: member {member.name!r} points outside the drop; pack plain relative paths.")
         if member.isdir():
             continue
-        if not member.isreg():
-            raise UserError(f"{name}: member {member.name!r} is a link or a device; pack plain files only.")
+        if not member.isreg() or member.issparse():
+            raise UserError(f"{name}: member {member.name!r} is a link, a device or sparse; pack plain files only.")
         if member.offset_data + member.size > end:
             raise UserError(f"{name}: cut off within member {member.name!r}; send the tar again.")
         place = Span(file, member.offset_data, member.size)

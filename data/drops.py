@@ -51,21 +51,27 @@ class Drop:
 
 def read_drop(path: Path) -> Drop:
     """The drop in the folder `path`; pictures are found but not decoded. Raises `UserError` to refuse it whole."""
+    content_hash = hash_drop(path)
     files = {file: _state(file) for file in _files(path)}
-    names = {file: f"{path.name}/{file.relative_to(path).as_posix()}" for file in files}
+    called = path.resolve().name
+    names = {file: f"{called}/{file.relative_to(path).as_posix()}" for file in files}
     if not files:
         raise UserError(f"{path}: the drop is empty; it needs a table (csv, jsonl or parquet) and its pictures.")
-    content_hash = hash_drop(path)
     table_file, shards = _sort_parquet(path, names)
     table = drop_tables.read_table(table_file, names[table_file])
     pictures = _pictures(path, names, table_file, shards)
     places = _places(table, pictures, {file.relative_to(path).as_posix() for file in files})
-    return Drop(name=path.name, content_hash=content_hash, table=table, places=places, files=files)
+    return Drop(name=called, content_hash=content_hash, table=table, places=places, files=files)
 
 
 def hash_drop(path: Path) -> str:
     """SHA-256 over the names and contents of a drop's files; the folder's own name and the order do not matter."""
-    return canonical_hash(sorted([file.relative_to(path).as_posix(), hash_file(file)] for file in _files(path)))
+    try:
+        return canonical_hash(sorted([file.relative_to(path).as_posix(), hash_file(file)] for file in _files(path)))
+    except OSError as error:  # no permission, a failing disk
+        raise UserError(
+            f"{error.filename or path}: cannot be read ({error.strerror}); mend it and land again."
+        ) from None
 
 
 def _files(path: Path) -> Iterator[Path]:
@@ -86,6 +92,8 @@ def _files(path: Path) -> Iterator[Path]:
                 continue
             if not name.isprintable():  # undecodable bytes among them
                 raise UserError(f"{folder}: a file is called {name!r}; rename it with plain characters.")
+            if not entry.exists():
+                raise UserError(f"{entry}: a link to nothing; put the file itself.")
             if not stat.S_ISREG(entry.stat().st_mode):
                 raise UserError(f"{entry}: not a regular file; a drop holds plain files only.")
             yield entry

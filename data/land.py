@@ -68,6 +68,7 @@ def land(paths: Sequence[Path], force: bool = False) -> list[Landing]:
         raise UserError(f"{Path.cwd()}: not the root of a DVC repository; run `dvc init`, or change to the root.")
     dvc.command()  # raises where DVC is not installed
     config = section(LandConfig, "land")
+    _check_complete()
     done: list[Landing] = []
     try:
         for path in paths:
@@ -221,6 +222,22 @@ def _alone() -> Iterator[None]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         _recover(DROPS)
         yield
+
+
+def _check_complete() -> None:
+    """Every drop that DVC knows must be here: `dvc add` would else forget the ones that are not."""
+    tracked = DROPS.with_name(f"{DROPS.name}.dvc")
+    if not tracked.exists():
+        return
+    cure = f"run `dvc pull {tracked}` first, or delete {tracked} to begin anew."
+    try:
+        listed = dvc.call("list", ".", DROPS.as_posix(), "--dvc-only").split()
+    except UserError as error:
+        raise UserError(f"{tracked}: the drops that it lists are not here ({error}); {cure}") from None
+    with _alone():
+        missing = [name for name in listed if not (DROPS / name).is_dir()]
+    if missing:
+        raise UserError(f"{DROPS}: {', '.join(missing)} missing, though {tracked} lists it; {cure}")
 
 
 def _recover(drops: Path) -> None:

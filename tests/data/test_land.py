@@ -140,6 +140,25 @@ def test_a_damaged_landing_is_mended(repository: Path, tmp_path: Path) -> None:
     assert (again.new, again.record_id) == (True, first.record_id)
 
 
+def test_drops_that_dvc_knows_are_never_forgotten(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the data is not there, `dvc add` would replace the list of drops by the one that lands."""
+    (first,) = land([build().write(tmp_path / "drop")])
+    other = build(3, first=50).write(tmp_path / "other")
+    shutil.copytree(repository, tmp_path / "clone", ignore=shutil.ignore_patterns("cache", "drops", "tmp"))
+    shutil.rmtree(DROPS)
+    with pytest.raises(UserError, match=rf"{first.drop_id} missing, .*dvc pull"):
+        land([other])
+    monkeypatch.chdir(tmp_path / "clone")
+    tracked = Path("store/drops.dvc").read_bytes()
+    with pytest.raises(UserError, match=r"drops\.dvc: the drops that it lists are not here.*dvc pull"):
+        land([other])
+    assert Path("store/drops.dvc").read_bytes() == tracked
+    Path("store/drops.dvc").unlink()
+    assert land([other])[0].new
+
+
 def bomb() -> Built:
     built = build()
     built.images["00009.jpg"] = jpeg(size=(400, 300), format="PNG")
@@ -232,8 +251,7 @@ def test_a_killed_landing_lands_again_as_if_nothing_had_happened(repository: Pat
     assert [left.name for left in DROPS.iterdir()] == [other.drop_id]
     (landing,) = land([folder])
     assert (landing.report["accepted"], landing.report["quarantined"]) == (8, 4)
-    shutil.rmtree(DROPS)
-    (clean,) = land([folder])
+    (clean,) = land([folder], force=True)
     assert clean.record_id == landing.record_id
 
 
