@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from data.negatives.edits import Draft, Draws, Source, replace
+from data.negatives.edits import Draft, Source, replace, uniforms
 from data.negatives.ontology import Kind
 from data.negatives.vocabulary import Vocabulary
 
 ATTRIBUTES: tuple[Kind, ...] = ("colour", "gender", "usage")
 
 
-def drafts(source: Source, vocabulary: Vocabulary, kind: Kind, draws: Draws, tries: int) -> Iterator[Draft | str]:
+def drafts(source: Source, vocabulary: Vocabulary, kind: Kind, tries: int) -> Iterator[Draft | str]:
     """Up to `tries` drafts of one kind, or the reasons why there is none.
 
     All tries share one acceptance number: a caption is edited or not by one decision, however many candidates are
@@ -21,15 +21,11 @@ def drafts(source: Source, vocabulary: Vocabulary, kind: Kind, draws: Draws, tri
     if slot is None:
         yield "no_slot"
         return
-    pool = vocabulary.attribute_pool(source.product, source.caption_kind, slot.term)
-    choice = pool.choice(slot.term)
+    choice = vocabulary.attribute_pool(source.product, source.caption_kind, slot.term).choice(slot.term)
     if choice is None:
         yield "no_alternative"
         return
-    threshold = next(draws)
-    for _ in range(min(tries, len(choice.terms))):
-        term = choice.draw(next(draws))
-        if threshold >= pool.acceptance(slot.term, term):
-            yield "balance"
-        else:
-            yield replace(source, slot, term)
+    threshold, *places = uniforms(source, kind, 1 + min(tries, len(choice.terms)))
+    for place in places:
+        term, acceptance = choice.draw(place)
+        yield replace(source, slot, term) if threshold < acceptance else "balance"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from typing import Literal, NamedTuple
 
-from data.negatives.captions import CAPTION_KINDS, CaptionKind, Product, Reading
+from data.negatives.captions import CaptionKind, Product, Reading
 from data.negatives.filters import Facts
 from data.negatives.lexicon import Mention, Term
 from data.negatives.ontology import Kind
@@ -54,38 +55,22 @@ class Negative(NamedTuple):
         return EDITS[self.edit]
 
 
-class Draws:
-    """Uniform numbers in [0, 1) that depend on nothing but `state` and the parts it is made of (splitmix64)."""
-
-    __slots__ = ("_state",)
-
-    def __init__(self, state: int) -> None:
-        self._state = state
-
-    def __next__(self) -> float:
-        self._state = (self._state + 0x9E3779B97F4A7C15) & _MASK
-        return (_mix(self._state) >> 11) * 2.0**-53
-
-
 def seed_of(*parts: object) -> int:
     """64 bits from any parts, by a hash that tells ("ab", "c") from ("a", "bc")."""
     text = "\0".join(map(str, parts)).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
 
 
-def draws_of(product_seed: int, caption_kind: CaptionKind, edit: str) -> Draws:
-    """The draws of one edit of one caption of the product whose seed this is."""
-    return Draws(_mix(product_seed ^ _EDIT_SEEDS[caption_kind, edit]))
+def uniforms(source: Source, edit: str, count: int) -> list[float]:
+    """`count` numbers in [0, 1) that depend on the product's seed, the caption kind and the edit, on nothing else."""
+    numbers: list[int] = []
+    while len(numbers) < count:
+        key = f"{source.seed}\0{source.caption_kind}\0{edit}\0{len(numbers)}".encode()
+        numbers += _EIGHT.unpack(hashlib.blake2b(key, digest_size=64).digest())
+    return [(number >> 11) * 2.0**-53 for number in numbers[:count]]
 
 
-def _mix(z: int) -> int:
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
-    return z ^ (z >> 31)
-
-
-_MASK = 0xFFFFFFFFFFFFFFFF
-_EDIT_SEEDS = {(kind, edit): seed_of(kind, edit) for kind in CAPTION_KINDS for edit in EDITS}
+_EIGHT = struct.Struct(">8Q")
 
 
 def replace(source: Source, slot: Mention, term: Term) -> Draft:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from data.negatives import attribute, relation
 from data.negatives import object as objects
 from data.negatives.captions import CAPTION_KINDS, CaptionKind, Product, read, slots
-from data.negatives.edits import EDITS, Draft, Negative, Source, draws_of, finish, seed_of
+from data.negatives.edits import EDITS, Draft, Negative, Source, finish, seed_of
 from data.negatives.filters import Facts
 from data.negatives.vocabulary import Vocabulary
 
@@ -74,10 +74,9 @@ class Generator:
     def _drafts(self, source: Source, edit: str) -> Iterable[Draft | str]:
         if edit == "swap":
             return relation.drafts(source)
-        draws = draws_of(source.seed, source.caption_kind, edit)
         if edit == "article":
-            return objects.drafts(source, self.vocabulary, draws, self.candidates)
-        return attribute.drafts(source, self.vocabulary, edit, draws, self.candidates)
+            return objects.drafts(source, self.vocabulary, self.candidates)
+        return attribute.drafts(source, self.vocabulary, edit, self.candidates)
 
 
 def group_facts(products: Iterable[Product]) -> dict[int, Facts]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from data.negatives.edits import Draft, Draws, Source, replace
+from data.negatives.edits import Draft, Source, replace, uniforms
 from data.negatives.vocabulary import Level, Vocabulary
 
 # Near articles make the harder negatives: half of the draws stay in the sub category.
 _LEVELS: tuple[Level, ...] = ("sub_category", "sub_category", "master_category", "all")
 
 
-def drafts(source: Source, vocabulary: Vocabulary, draws: Draws, tries: int) -> Iterator[Draft | str]:
+def drafts(source: Source, vocabulary: Vocabulary, tries: int) -> Iterator[Draft | str]:
     """Up to `tries` drafts, or the reasons why there is none; acceptance is shared as in attribute.py.
 
     A try whose level offers nothing is lost. Falling back on a wider level would send more words one way than back.
@@ -21,16 +21,13 @@ def drafts(source: Source, vocabulary: Vocabulary, draws: Draws, tries: int) -> 
         yield "no_slot"
         return
     beside = source.reading.words[slot.first - 1].text if source.caption_kind == "title" and slot.first else None
-    threshold = next(draws)
-    for _ in range(tries):
-        level = _LEVELS[int(next(draws) * len(_LEVELS))]
-        pool = vocabulary.article_pool(source.product, source.caption_kind, slot.term, level, beside)
+    threshold, *places = uniforms(source, "article", 1 + tries)
+    for place in places:
+        level, within = divmod(place * len(_LEVELS), 1.0)  # one number chooses the level and the word in it
+        pool = vocabulary.article_pool(source.product, source.caption_kind, slot.term, _LEVELS[int(level)], beside)
         choice = pool.choice(slot.term)
         if choice is None:
             yield "no_alternative"
             continue
-        term = choice.draw(next(draws))
-        if threshold >= pool.acceptance(slot.term, term):
-            yield "balance"
-        else:
-            yield replace(source, slot, term)
+        term, acceptance = choice.draw(within)
+        yield replace(source, slot, term) if threshold < acceptance else "balance"

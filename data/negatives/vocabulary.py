@@ -15,10 +15,10 @@ frequent values ("Casual") are edited less often.
 from __future__ import annotations
 
 import bisect
+import functools
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 from data.negatives.captions import CAPTION_KINDS, CaptionKind, Product, Reading, read, slots
@@ -32,17 +32,26 @@ LEVELS: tuple[Level, ...] = ("sub_category", "master_category", "all")
 Use = tuple[CaptionKind, Term, Product]
 
 
-@dataclass(frozen=True, slots=True)
 class Choice:
-    """What may replace one term: the terms, their cumulative weights, and their share of the pool, π(A(v))."""
+    """What may replace one term v of a pool: the terms A(v), and how to draw one of them."""
 
-    terms: tuple[Term, ...]
-    cumulative: tuple[int, ...]
-    share: float
+    __slots__ = ("_acceptances", "_cumulative", "_pool", "share", "terms")
 
-    def draw(self, uniform: float) -> Term:
-        """The term at `uniform` in [0, 1)."""
-        return self.terms[bisect.bisect_right(self.cumulative, uniform * self.cumulative[-1])]
+    def __init__(self, pool: Pool, terms: tuple[Term, ...]) -> None:
+        self.terms = terms
+        self._pool = pool
+        self._cumulative = list(itertools.accumulate(pool.weights[term] for term in terms))
+        self._acceptances: list[float | None] = [None] * len(terms)
+        self.share = self._cumulative[-1] / pool.total  # π(A(v))
+
+    def draw(self, uniform: float) -> tuple[Term, float]:
+        """The term w at `uniform` in [0, 1), and the probability of accepting it."""
+        place = bisect.bisect_right(self._cumulative, uniform * self._cumulative[-1])
+        acceptance = self._acceptances[place]
+        if acceptance is None:
+            back = self._pool.choice(self.terms[place])
+            acceptance = self._acceptances[place] = min(1.0, self.share / back.share) if back else 0.0
+        return self.terms[place], acceptance
 
 
 class Pool:
@@ -57,15 +66,9 @@ class Pool:
     def choice(self, term: Term) -> Choice | None:
         """What may replace `term`, or None where nothing may."""
         if term not in self._choices:
-            allowed = [t for t in self.weights if t.form == term.form and not self._closed(t, term)]
-            sums = tuple(itertools.accumulate(self.weights[t] for t in allowed))
-            self._choices[term] = Choice(tuple(allowed), sums, sums[-1] / self.total) if allowed else None
+            allowed = tuple(t for t in self.weights if t.form == term.form and not self._closed(t, term))
+            self._choices[term] = Choice(self, allowed) if allowed else None
         return self._choices[term]
-
-    def acceptance(self, old: Term, new: Term) -> float:
-        """Probability of accepting the proposal `new` for `old`."""
-        there, back = self.choice(old), self.choice(new)
-        return min(1.0, there.share / back.share) if there and back else 0.0
 
 
 class Vocabulary:
@@ -75,6 +78,7 @@ class Vocabulary:
         self._counts: dict[Context, Counter[Term]] = defaultdict(Counter)
         self._beside: dict[Term, set[str]] = defaultdict(set)
         self._pools: dict[tuple[object, ...], Pool] = {}
+        self._asked: dict[tuple[object, ...], Pool] = {}
         uses: list[tuple[CaptionKind, Term, Product]] = []
         for product in products:
             for caption_kind in CAPTION_KINDS:
@@ -91,16 +95,12 @@ class Vocabulary:
 
         Colours of rare article types come from their sub category's pool, or a wider one still.
         """
-        place = (product.article, product.sub_category, product.master_category)
-        key = (caption_kind, term.kind, term.form, *place)
-        pool = self._pools.get(key)
+        asked = (caption_kind, term.kind, term.form, product.article, product.sub_category, product.master_category)
+        pool = self._asked.get(asked)
         if pool is None:
-            found = [
-                self._counts.get(context, Counter()) for context in _attribute_contexts(product, caption_kind, term)
-            ]
-            counts = next((counts for counts in found if counts.total() >= ENOUGH), found[-1])
+            context = self._widened(_attribute_contexts(product, caption_kind, term))
             metal = term.kind == "colour" and product.article in METAL_PARTS
-            pool = self._pools[key] = Pool(counts, _closed_with_metal if metal else _closed)
+            pool = self._asked[asked] = self._pool((*context, metal), lambda: self._counts.get(context, {}), metal)
         return pool
 
     def article_pool(
@@ -111,14 +111,31 @@ class Vocabulary:
         Where such products are few, their colour does not count, then their usage. In titles only words that training
         titles use together with the word `beside` the slot: a "Dial T-shirt" would give itself away.
         """
-        key = (caption_kind, term, level, product.gender, product.colour, product.usage, beside)
-        pool = self._pools.get(key)
+        asked = (caption_kind, term, level, product.gender, product.colour, product.usage, beside)
+        pool = self._asked.get(asked)
         if pool is None:
-            found = [self._counts.get(c, Counter()) for c in self._article_contexts(product, caption_kind, term, level)]
-            counts = next((counts for counts in found if counts.total() >= ENOUGH), found[-1])
-            fitting = {t: n for t, n in counts.items() if not beside or beside in self._beside[t]}
-            pool = self._pools[key] = Pool(fitting, _closed)
+            context = self._widened(self._article_contexts(product, caption_kind, term, level))
+            pool = self._asked[asked] = self._pool((*context, beside), lambda: self._fitting(context, beside), False)
         return pool
+
+    def _widened(self, contexts: Iterable[Context]) -> Context:
+        """The first context with enough mentions, or the last."""
+        context: Context = ()
+        for context in contexts:
+            counts = self._counts.get(context)
+            if counts and counts.total() >= ENOUGH:
+                break
+        return context
+
+    def _fitting(self, context: Context, beside: str | None) -> dict[Term, int]:
+        counts = self._counts.get(context, Counter())
+        return {term: count for term, count in counts.items() if not beside or beside in self._beside[term]}
+
+    def _pool(self, key: tuple[object, ...], weights: Callable[[], Mapping[Term, int]], metal: bool) -> Pool:
+        """One pool per context, shared by all products that ask for it."""
+        if key not in self._pools:
+            self._pools[key] = Pool(weights(), _closed_with_metal if metal else _closed)
+        return self._pools[key]
 
     def _count(self, product: Product, caption_kind: CaptionKind, reading: Reading) -> list[Use]:
         uses: list[Use] = []
@@ -157,6 +174,7 @@ def _attribute_contexts(product: Product, caption_kind: CaptionKind, term: Term)
         yield (caption_kind, term.kind, term.form, level, getattr(product, level))
 
 
+@functools.cache
 def _closed(one: Term, other: Term) -> bool:
     """Whether both terms could be true of one product, so that neither may replace the other."""
     return compatible(one.kind, one.values, other.values)
