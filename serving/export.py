@@ -22,8 +22,9 @@ import numpy as np
 from data import record, stage
 from data.images import DEFAULT_LIMITS
 from data.params import section
-from serving import golden, index, repository
+from serving import golden, index
 from serving.config import DATASET, EXPORTS, MODELS, ExportConfig
+from serving.model_config import CONFIG, search_config
 from training.champion import endpoint_of
 
 if TYPE_CHECKING:
@@ -57,8 +58,8 @@ def build(args: argparse.Namespace) -> None:
         version.mkdir(parents=True)
         rows, embeddings = _write_index(run, version, encoder)
         _write_backend(version, encoder, made.id, config)
-        (version.parent / repository.CONFIG).write_text(
-            repository.search_config(
+        (version.parent / CONFIG).write_text(
+            search_config(
                 max_batch=config.max_batch, queue_delay_us=config.queue_delay_us,
                 parameters={"method": args.method, "model_record": made.id},
             ), encoding="utf-8",

@@ -9,10 +9,9 @@ versions, and the record of the export. (The record cannot be in the exported fi
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from data import record
@@ -20,29 +19,10 @@ from data.params import UserError, canonical_hash
 from data.record import Record, write_atomically
 from serving import registry
 from serving.config import CANDIDATE, GOLDEN, REPOSITORY, SERVING
+from serving.model_config import CONFIG, parameter
 
 TEMPLATE = "template.pbtxt"
-CONFIG = "config.pbtxt"
 COMPILED = shutil.ignore_patterns("__pycache__")
-
-INPUTS = (("text", "TYPE_STRING"), ("image", "TYPE_STRING"), ("k", "TYPE_INT32"))
-OUTPUTS = (
-    ("ids", "TYPE_STRING", -1), ("titles", "TYPE_STRING", -1), ("scores", "TYPE_FP32", -1), ("match", "TYPE_FP32", 1),
-    ("text_embedding", "TYPE_FP32", -1), ("image_embedding", "TYPE_FP32", -1), ("record", "TYPE_STRING", 1),
-)  # fmt: skip
-
-
-def search_config(*, max_batch: int, queue_delay_us: int, parameters: Mapping[str, str]) -> str:
-    """config.pbtxt of the `search` endpoint, without name and version policy (Triton takes the folder's name)."""
-    inputs = ",\n".join(f'  {{ name: "{name}" data_type: {kind} dims: [ 1 ] optional: true }}' for name, kind in INPUTS)
-    outputs = ",\n".join(f'  {{ name: "{name}" data_type: {kind} dims: [ {size} ] }}' for name, kind, size in OUTPUTS)
-    return (
-        f'backend: "python"\nmax_batch_size: {max_batch}\n'
-        f"input [\n{inputs}\n]\noutput [\n{outputs}\n]\n"
-        "instance_group [ { count: 1 kind: KIND_CPU } ]\n"
-        f"dynamic_batching {{ max_queue_delay_microseconds: {queue_delay_us} }}\n"
-        + "".join(_parameter(key, value) for key, value in parameters.items())
-    )
 
 
 def version_folder(model: str, version: int) -> Path:
@@ -117,7 +97,7 @@ def write_config(model: str, versions: Sequence[int], *, export_record: str) -> 
     template = (version_folder(model, versions[-1]) / TEMPLATE).read_text(encoding="utf-8")
     listed = ", ".join(map(str, sorted(versions)))
     policy = f"version_policy {{ specific {{ versions: [ {listed} ] }} }}\n"
-    write_atomically(REPOSITORY / model / CONFIG, template + _parameter("export_record", export_record) + policy)
+    write_atomically(REPOSITORY / model / CONFIG, template + parameter("export_record", export_record) + policy)
 
 
 def remove_candidate(endpoint: str) -> None:
@@ -154,7 +134,3 @@ def _staging() -> Iterator[Path]:
     SERVING.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=SERVING, prefix=".staging-") as name:
         yield Path(name)
-
-
-def _parameter(key: str, value: str) -> str:
-    return f"parameters {{ key: {json.dumps(key)} value {{ string_value: {json.dumps(value)} }} }}\n"

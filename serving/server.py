@@ -171,7 +171,7 @@ def _launch(ports: list[int], live: dict[str, int]) -> subprocess.Popen[bytes]:
         "--model-control-mode=explicit",
         "--strict-readiness=false",  # a candidate that fails to load must not make the whole server unready
         "--exit-on-error=false",  # a live version that fails to load can still be rolled back
-        "--disable-auto-complete-config",  # every config is complete; asking each model for it doubles the time of a load
+        "--disable-auto-complete-config",  # configs are complete; asking models for them makes loads slow
         "--exit-timeout-secs=10",
         *(f"--load-model={endpoint}" for endpoint in live),
         *(f"--{name}-address=127.0.0.1" for name in ("http", "grpc", "metrics")),

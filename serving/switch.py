@@ -18,6 +18,7 @@ from data.params import UserError
 from data.stage import log
 from serving import golden, parity, registry, repository, server
 from serving.config import CANDIDATE, GOLDEN, MODELS, REPOSITORY, PromotionConfig
+from serving.model_config import CONFIG
 from serving.triton import Triton, TritonError
 from training import champion
 
@@ -133,7 +134,7 @@ class Switch:
             self.load(self.endpoint, [old])
         else:
             self.client.unload(self.endpoint)
-            (REPOSITORY / self.endpoint / repository.CONFIG).unlink(missing_ok=True)
+            (REPOSITORY / self.endpoint / CONFIG).unlink(missing_ok=True)
         registry.append(self.endpoint, version, "rolled_back", reason=reason)
         self.drop_candidate()
         repository.remove_version(self.endpoint, version)

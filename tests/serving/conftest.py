@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from data import record
-from serving import export, registry, repository, server
+from serving import export, promote, registry, repository, server
 from serving.triton import Triton
 from tests.serving import tiny
 
@@ -77,3 +77,13 @@ def loaded(served: Path) -> Iterator[Triton]:
     with Triton(running) as client:
         client.load("search", 60)
         yield client
+
+
+@pytest.fixture(scope="module")
+def live(served: Path) -> Path:
+    """`ce_clip` is live as version 1, and `clip` has passed against it."""
+    tiny.let_pass("ce_clip")
+    made = promote.promote("ce_clip")
+    assert (made.version, made.changed, made.method) == (1, True, "ce_clip")
+    tiny.let_pass("clip", tiny.model_of("ce_clip"))
+    return served

@@ -16,8 +16,9 @@ from tritonclient.grpc import model_config_pb2
 
 from data import record
 from data.params import UserError
-from serving import export, golden, index, repository
+from serving import export, golden, index
 from serving.config import DATASET, ExportConfig
+from serving.model_config import search_config
 from tests.serving import tiny
 from training.encoder import load_encoder
 
@@ -77,7 +78,7 @@ def test_config_is_what_triton_reads(home: Path) -> None:
 
 
 def test_text_in_a_config_is_escaped() -> None:
-    text = repository.search_config(max_batch=4, queue_delay_us=0, parameters={"method": 'a "quoted" \\ name'})
+    text = search_config(max_batch=4, queue_delay_us=0, parameters={"method": 'a "quoted" \\ name'})
     config = text_format.Parse(text, model_config_pb2.ModelConfig())
     assert config.parameters["method"].string_value == 'a "quoted" \\ name'
 

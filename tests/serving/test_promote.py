@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import shutil
 import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,92 +13,12 @@ import pytest
 
 from data import dvc, record
 from data.params import UserError
-from serving import ask, promote, registry, repository, server
+from serving import promote, registry
 from serving.config import REPOSITORY
 from serving.switch import Switch, keep_under_dvc
-from serving.triton import Query, Triton, TritonError
 from tests.serving import tiny
+from tests.serving.endpoint import answered, callers, ready, states, torn_weights
 from training import champion
-
-ROOT = Path(__file__).parents[2]
-QUERY = Query(text="red shirt for women", k=5)
-EVERY = 0.01  # seconds between two calls of a client
-
-
-@dataclass
-class Calls:
-    """What two clients, one naming no version and one pinned to the champion, were answered: (version, products)."""
-
-    answers: set[tuple[int, tuple[str, ...]]] = field(default_factory=set)
-    errors: list[str] = field(default_factory=list)
-    count: int = 0
-
-
-@contextlib.contextmanager
-def callers() -> Iterator[Calls]:
-    """Two clients that call every 10 ms while the block runs."""
-    calls, over = Calls(), threading.Event()
-
-    def call(ask_once: Callable[[Triton], tuple[int, tuple[str, ...]]]) -> None:
-        with Triton(running()) as client:
-            while not over.is_set():
-                try:
-                    calls.answers.add(ask_once(client))
-                except TritonError as error:
-                    calls.errors.append(str(error))
-                calls.count += 1
-                time.sleep(EVERY)
-
-    def newest(client: Triton) -> tuple[int, tuple[str, ...]]:
-        answer = client.search(QUERY)
-        return answer.version, tuple(answer.ids)
-
-    def pinned(_: Triton) -> tuple[int, tuple[str, ...]]:
-        answer = ask.ask_champion("search", QUERY)
-        return answer.version, tuple(answer.ids)
-
-    threads = [threading.Thread(target=call, args=(each,)) for each in (newest, pinned)]
-    for thread in threads:
-        thread.start()
-    time.sleep(0.1)
-    yield calls
-    time.sleep(0.1)
-    over.set()
-    for thread in threads:
-        thread.join()
-
-
-def running() -> server.Server:
-    found = server.running()
-    assert found is not None
-    return found
-
-
-def answered() -> tuple[int, tuple[str, ...]]:
-    with Triton(running()) as client:
-        answer = client.search(QUERY)
-    return answer.version, tuple(answer.ids)
-
-
-def ready() -> dict[str, list[int]]:
-    """{model: versions that take requests} as the server sees it."""
-    with Triton(running()) as client:
-        states = [s for s in client.index() if s.state == "READY"]
-    return {name: sorted(s.version for s in states if s.name == name) for name in {s.name for s in states}}
-
-
-def states() -> list[tuple[int, str]]:
-    return [(entry["version"], entry["to"]) for entry in registry.history("search")]
-
-
-@pytest.fixture(scope="module")
-def live(served: Path) -> Path:
-    """`ce_clip` is live as version 1, and `clip` has passed against it."""
-    tiny.let_pass("ce_clip")
-    made = promote.promote("ce_clip")
-    assert (made.version, made.changed, made.method) == (1, True, "ce_clip")
-    tiny.let_pass("clip", tiny.model_of("ce_clip"))
-    return served
 
 
 @pytest.fixture
@@ -173,10 +87,6 @@ def other_model(version: Path) -> None:
     (version / "settings.json").write_text(json.dumps({**content, "model_record": "f" * 64}))
 
 
-def torn_weights(version: Path) -> None:
-    (version / "image.onnx").write_bytes((version / "image.onnx").read_bytes()[:1000])
-
-
 @pytest.mark.parametrize(
     ("damage", "last_state", "words"),
     [
@@ -243,7 +153,11 @@ def test_without_a_pass_the_candidate_is_rejected_before_it_is_loaded(live: Path
         tiny.let_pass("clip", tiny.model_of("ce_clip"))
 
 
-def test_an_override_needs_a_reason(live: Path) -> None:
+def test_an_override_needs_a_reason_and_does_not_excuse_wrong_answers(broken: Path) -> None:
+    reverse_index(broken)
+    tiny.reseal(Path("store/exports/clip"))
+    with pytest.raises(UserError, match="golden inputs differ"):
+        promote.promote("clip", override_reason="it is late")
     with pytest.raises(UserError, match="no reason"):
         promote.promote("clip", override_reason="  ")
 
@@ -321,120 +235,9 @@ def test_promote_and_roll_back_under_load(live: Path) -> None:
     assert now.model_record == tiny.model_of("ce_clip")
 
 
-KILLED = """
-import os, sys
-from serving import promote, registry
-append = registry.append
-def killed(endpoint, version, to, **facts):
-    append(endpoint, version, to, **facts)
-    if to == sys.argv[1]:
-        os._exit(9)
-registry.append = killed
-promote.promote("clip")
-"""
-
-
-def killed_after(state: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, state],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 9, done.stderr
-    assert states()[-1][1] == state
-
-
-@pytest.mark.parametrize("state", ["exported", "checked"])
-def test_killed_before_the_live_name_is_undone(live: Path, state: str) -> None:
-    killed_after(state)
-    assert promote.status()["endpoints"]["search"]["state"] == state
-    assert not promote.promote("ce_clip").changed  # any next command deals with it first
-    assert states()[-1][1] == "rejected"
-    assert ready() == {"search": [1]}
-    assert not (REPOSITORY / "search_candidate").exists()
-
-
-@pytest.mark.parametrize("state", ["live-pending", "live"])
-def test_killed_on_the_live_name_is_finished(live: Path, state: str) -> None:
-    killed_after(state)
-    version = states()[-1][0]
-    assert not promote.promote("clip").changed
-    assert registry.aliases("search") == registry.Aliases(champion=version, previous=1)
-    assert states()[-2:] == [(version, "live"), (1, "superseded")]
-    assert answered()[0] == version
-    assert ready()["search"][-1] == version
-    now = champion.current("search")
-    assert now is not None
-    assert now.model_record == tiny.model_of("clip")
-    promote.rollback("search")
-    assert ready() == {"search": [1]}
-
-
-def test_killed_on_the_live_name_is_undone_if_it_cannot_be_finished(live: Path) -> None:
-    killed_after("live-pending")
-    repository.remove_candidate("search")
-    assert not promote.promote("ce_clip").changed
-    assert states()[-1][1] == "rolled_back"
-    assert ready() == {"search": [1]}
-
-
-def test_promotions_at_the_same_time_take_turns(live: Path) -> None:
-    found: list[bool] = []
-    threads = [threading.Thread(target=lambda: found.append(promote.promote("clip").changed)) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(found) == [False, True]
-
-
-def test_a_restart_loads_exactly_the_live_version(live: Path) -> None:
-    """After the test above `clip` is live and `ce_clip` is previous."""
-    version = registry.aliases("search").champion
-    before = answered()
-    assert ready() == {"search": [1, version]}
-    server.stop()
-    assert promote.status()["endpoints"]["search"]["ready"] is False
-    server.start()
-    assert ready() == {"search": [version]}
-    assert answered() == before
-
-
-def test_a_live_version_that_does_not_load_any_more_can_be_rolled_back(
-    live: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    torn_weights(REPOSITORY / "search" / str(registry.aliases("search").champion))
-    server.stop()
-    server.start()
-    assert "did not load" in capsys.readouterr().err
-    assert ready() == {}
-    assert promote.rollback("search").version == 1
-    assert ready() == {"search": [1]}
-    assert answered()[0] == 1
-
-
-def test_a_rollback_to_a_damaged_version_leaves_the_present_one(live: Path) -> None:
-    promote.promote("clip")
-    before = answered()
-    products = REPOSITORY / "search" / "1" / "products.json"
-    kept = products.read_text()
-    products.write_text(kept.replace("Shirt", "Skirt"))
-    try:
-        with pytest.raises(UserError, match="is not what was checked"):
-            promote.rollback("search")
-    finally:
-        products.write_text(kept)
-    assert answered() == before
-    assert states()[-1] == (1, "superseded")
-    assert promote.status()["endpoints"]["search"]["state"] == "live"
-
-
-def test_an_override_is_recorded_and_still_demands_parity(live: Path) -> None:
-    """`clip` is live; `ce_clip` has only a verdict from before there was a champion."""
-    with pytest.raises(UserError, match="judged against the base model"):
-        promote.promote("ce_clip")
-    made = promote.promote("ce_clip", override_reason="the new season starts tonight")
+def test_an_override_is_recorded(live: Path) -> None:
+    tiny.write_verdict(Path("store/verdicts/clip"), tiny.model_of("clip"), tiny.model_of("ce_clip"), "inconclusive")
+    made = promote.promote("clip", override_reason="the new season starts tonight")
     checked = next(e for e in reversed(registry.history("search")) if e["to"] == "checked")
     assert (checked["version"], checked["override"]) == (made.version, "the new season starts tonight")
     assert checked["verdict_record"] is None
