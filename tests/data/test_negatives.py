@@ -15,6 +15,7 @@ from data.negatives.blind import BlindReader
 from data.negatives.build import generate, make_generator
 from data.negatives.captions import Product
 from data.negatives.edits import EDITS
+from data.negatives.filters import Facts
 from data.negatives.lexicon import find
 from data.negatives.report import draw_one
 from data.negatives.vocabulary import Pool
@@ -164,6 +165,19 @@ def test_group_facts_protect_every_twin() -> None:
     assert words.isdisjoint({"white", "off white", "cream", "green", "olive", "red", "maroon"})
     multi = grouped([*base, product(row_id="m", title="Puma Men White Tee", base_colour="Multi")])
     assert not [row for row in made(multi, multi[-1:]) if row["edit"] == "colour"]
+
+
+def test_a_word_named_in_a_caption_is_refused_but_not_as_part_of_another_word() -> None:
+    """ "Casual shoes" names casual though the product is formal wear; "T-shirt" does not name "shirt"."""
+    shoe = Product.of(product(title=None, article_type="Casual Shoes", usage="Formal"))
+    tee = Product.of(product(title="Puma White T-shirt"))
+    casual, ethnic, shirt, top = (find(word)[0].term for word in ("Casual", "Ethnic", "Shirt", "Top"))
+    assert Facts.of([shoe]).reject(casual) == "named_in_group"
+    assert Facts.of([shoe]).reject(ethnic) is None
+    assert Facts.of([tee]).reject(shirt) is None
+    assert Facts.of([tee]).reject(top) == "true_of_group"
+    both = Product.of(product(title="Shirt and T-shirt", article_type=None, derived_caption="white"))
+    assert Facts.of([both]).reject(shirt) == "true_of_group"
 
 
 @pytest.mark.parametrize(
