@@ -57,7 +57,7 @@ def promote(method: str, *, endpoint: str | None = None, override_reason: str | 
         raise UserError("The override has no reason. Say in a sentence why this model may go live without a verdict.")
     with _at(made.summary["endpoint"], f"promoting {method}") as switch:
         live = _present(switch.endpoint)
-        if live.get("export_record") == made.id:
+        if live.get("export_record") == made.id and live["version"] in switch.loaded():
             log(f"[serving] {method} is live at {switch.endpoint} already, as version {live['version']}; nothing to do")
             return _outcome(live, changed=False)
         version = _announce(switch, method, made)

@@ -93,8 +93,14 @@ def install_golden(export: Path, endpoint: str, version: int) -> Path:
 
 
 def write_config(model: str, versions: Sequence[int], *, export_record: str) -> None:
-    """Write the model's config.pbtxt so that a load brings up exactly `versions`; the last one gives the template."""
-    template = (version_folder(model, versions[-1]) / TEMPLATE).read_text(encoding="utf-8")
+    """Write the model's config.pbtxt so that a load brings up exactly `versions`; the last one gives the template.
+
+    Raises `UserError` if that version is not in the repository.
+    """
+    path = version_folder(model, versions[-1]) / TEMPLATE
+    if not path.is_file():
+        raise UserError(f"{path}: missing, so version {versions[-1]} cannot be served. Promote its export again.")
+    template = path.read_text(encoding="utf-8")
     listed = ", ".join(map(str, sorted(versions)))
     policy = f"version_policy {{ specific {{ versions: [ {listed} ] }} }}\n"
     write_atomically(REPOSITORY / model / CONFIG, template + parameter("export_record", export_record) + policy)

@@ -144,13 +144,16 @@ def last_words(path: Path = LOG) -> str:
 
 
 def _prepare() -> dict[str, int]:
-    """Bring the repository in line with the registry, and put the backend together. Returns the live versions."""
+    """Bring the repository in line with the registry, and put the backend together. Returns what is to be loaded."""
     REPOSITORY.mkdir(parents=True, exist_ok=True)
-    live = registry.live_versions()
-    for endpoint, version in live.items():
-        repository.write_config(
-            endpoint, [version], export_record=registry.describe(endpoint, version)["export_record"]
-        )  # fmt: skip
+    live = {}
+    for endpoint, version in registry.live_versions().items():
+        try:
+            facts = registry.describe(endpoint, version)
+            repository.write_config(endpoint, [version], export_record=facts["export_record"])
+            live[endpoint] = version
+        except UserError as error:  # the server must come up all the same: only with it can another be promoted
+            log(f"[serving] {error}")
     backend = SERVING / "backend" / "python"
     shutil.rmtree(backend, ignore_errors=True)
     wheel = _wheel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -125,3 +126,16 @@ def test_a_rollback_to_a_damaged_version_leaves_the_present_one(live: Path) -> N
     assert answered() == before
     assert states()[-1] == (1, "superseded")
     assert promote.status()["endpoints"]["search"]["state"] == "live"
+
+
+def test_an_export_whose_live_version_was_deleted_can_be_promoted_again(
+    live: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = registry.aliases("search").champion
+    shutil.rmtree(REPOSITORY)
+    server.stop()
+    server.start()
+    assert "Promote its export again" in capsys.readouterr().err
+    made = promote.promote(registry.describe("search", before or 0)["method"])
+    assert made.changed
+    assert ready() == {"search": [made.version]}
