@@ -55,7 +55,7 @@ class Drop:
     """One accepted drop: its folder and its place in the order of landing."""
 
     folder: Path
-    landed: int | None
+    landed: int
 
     @property
     def products(self) -> Path:
@@ -80,7 +80,6 @@ def build(args: argparse.Namespace) -> None:
         run.log(f"{len(products)} products in {products['group'].nunique()} groups from {len(drops)} drop(s)")
         pq.write_table(to_table(products), run.out / "products.parquet", compression="zstd")
         write_images(run, drops, products, run.out / "images.parquet")
-        check_order(run, drops)
         report(run, rows, products, params)
 
 
@@ -103,30 +102,18 @@ def report(run: stage.Run, rows: pd.DataFrame, products: pd.DataFrame, params: D
 
 
 def landed_drops(folder: Path) -> list[Drop]:
-    """The accepted drops under `folder` in the order in which they landed, by the number in their `report.json`.
-
-    Reports without the number sort first, by drop id; the check `landing_order_is_recorded` says so.
-    """
+    """The accepted drops under `folder` in the order in which they landed, by the number in their `report.json`."""
     drops = []
-    for path in sorted(folder.glob("*/report.json")):
+    for path in sorted(folder.glob("[!.]*/report.json")):  # a landing under way is hidden
         try:
-            landed = json.loads(path.read_text(encoding="utf-8")).get("landed")
-        except (ValueError, AttributeError):
+            landed = int(json.loads(path.read_text(encoding="utf-8"))["landed"])
+        except (ValueError, TypeError, KeyError):
             raise UserError(f"{path}: not a report. Restore it with `dvc checkout`, or land the drop again.") from None
         if (path.parent / "products.parquet").is_file():
-            drops.append(Drop(path.parent, None if landed is None else int(landed)))
+            drops.append(Drop(path.parent, landed))
     if not drops:
         raise UserError(f"{folder}: no accepted drop. Land one first: `python -m data.land data/starter/drop-1`.")
-    return sorted(drops, key=lambda drop: (-1 if drop.landed is None else drop.landed, drop.folder.name))
-
-
-def check_order(run: stage.Run, drops: list[Drop]) -> None:
-    """Tell whether "later" is a recorded fact, for it decides which of two rows with one id stands."""
-    unknown = [drop.folder.name for drop in drops if drop.landed is None] if len(drops) > 1 else []
-    run.check(
-        "landing_order_is_recorded", not unknown, severity="warning", count=len(unknown), examples=unknown,
-        description="Every drop's report states its place in the order of landing; without it drops sort by their id.",
-    )  # fmt: skip
+    return sorted(drops, key=lambda drop: drop.landed)
 
 
 def read_rows(drops: list[Drop]) -> pd.DataFrame:

@@ -139,7 +139,7 @@ def _write(out: Path, drop: Drop, pictures: list[Picture], rules: list[Rule], pa
     ) as run:  # fmt: skip
         landed.write_rows(run.out, drop, pictures, refused, run.progress)
         suite.write_docs(run.out / "docs")
-        report = landed.report(drop, findings, refused)
+        report = landed.report(drop, findings, refused, _place(out))
         (run.out / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         _tell(run, drop, findings, report)
         drop.check_unchanged()
@@ -212,6 +212,14 @@ def _landed_before(out: Path, parameters: Mapping[str, Any]) -> Landing | None:
         return None
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     return Landing(folder=out, record_id=found.id, new=False, report=report)
+
+
+def _place(out: Path) -> int:
+    """The number of a drop in the order of landing, from 1; one that lands again keeps its own."""
+    places = {}
+    for path in DROPS.glob("[!.]*/report.json"):
+        places[path.parent] = int(json.loads(path.read_text(encoding="utf-8"))["landed"])
+    return places.get(out) or max(places.values(), default=0) + 1
 
 
 @contextlib.contextmanager

@@ -44,10 +44,15 @@ def write_rows(folder: Path, drop: Drop, pictures: Sequence[Picture], refused: d
     _write(folder / "quarantine.parquet", schema.quarantine_schema(), quarantine)
 
 
-def report(drop: Drop, findings: Sequence[Finding], refused: dict[int, list[tuple[str, str]]]) -> dict[str, Any]:
-    """The content of report.json: what was accepted, what was not and why, and the count of every rule."""
+def report(
+    drop: Drop, findings: Sequence[Finding], refused: dict[int, list[tuple[str, str]]], place: int
+) -> dict[str, Any]:
+    """The content of report.json: what was accepted, what was not and why, and the count of every rule.
+
+    `place` is the drop's number in the order of landing: of two rows with one id, the later drop's counts.
+    """
     return {
-        "name": drop.name, "drop_id": drop.drop_id, "content_hash": drop.content_hash,
+        "name": drop.name, "drop_id": drop.drop_id, "content_hash": drop.content_hash, "landed": place,
         "schema_version": schema.VERSION, "table": drop.table.name, "files": len(drop.files),
         "rows": len(drop), "accepted": len(drop) - len(refused), "quarantined": len(refused),
         "quarantined_by_rule": _by_rule(findings, "critical"), "warnings_by_rule": _by_rule(findings, "warning"),

@@ -81,14 +81,13 @@ def landed_row(number: int, source: Mapping[str, Any], picture: int | None = Non
     }  # fmt: skip
 
 
-def write_drop(store: Path, name: str, rows: Iterable[Row], landed: int | None) -> Path:
+def write_drop(store: Path, name: str, rows: Iterable[Row], landed: int) -> Path:
     """A landed drop under `store/drops`, as the dataset stage reads it."""
     folder = store / "drops" / name
     folder.mkdir(parents=True)
     table = pa.Table.from_pylist([{"drop_id": name, **row} for row in rows], schema=schema.products_schema())
     pq.write_table(table, folder / "products.parquet")
-    report = {"drop_id": name} if landed is None else {"drop_id": name, "landed": landed}
-    (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    (folder / "report.json").write_text(json.dumps({"drop_id": name, "landed": landed}), encoding="utf-8")
     return folder
 
 
