@@ -21,7 +21,7 @@ from data.record import Record
 from data.stage import log
 from serving import golden, lock, parity, registry, repository, server, verdicts
 from serving.config import EXPORTS, GOLDEN, SERVING, PromotionConfig
-from serving.switch import Switch, keep_under_dvc, undoing
+from serving.switch import Switch, keep_under_dvc, trained_model, undoing
 from serving.triton import Triton
 from training.champion import endpoint_of
 
@@ -62,6 +62,7 @@ def promote(method: str, *, endpoint: str | None = None, override_reason: str | 
             return _outcome(live, changed=False)
         version = _announce(switch, method, made)
         with undoing(lambda reason: _reject(switch, version, reason)):
+            trained_model(method, made.summary["model_record"])
             verdict = _verdict(method, switch.endpoint, made.summary["model_record"], override_reason)
             _stage(switch, version, export, made)
             measured = _check(switch, version)

@@ -74,7 +74,7 @@ class Switch:
             beside = [v for v in self.loaded() if v == old]
             self.load(self.endpoint, [*beside, version])
             found = self.check(self.endpoint, version)
-            self._keep_model(facts)
+            champion.install(self.endpoint, trained_model(facts["method"], facts["model_record"]))
             self._commit(version, action="promote", replaces=old, parity=_summary(found))
         self.settle()
 
@@ -121,13 +121,6 @@ class Switch:
             to = "superseded" if entry["action"] == "promote" else "rolled_back"
             registry.append(self.endpoint, old, to, reason=f"{entry['action']} to version {entry['version']}")
 
-    def _keep_model(self, facts: dict[str, Any]) -> None:
-        """Keep the champion's model folder, which its next challenger is judged against."""
-        folder = MODELS / facts["method"]
-        if record.read(folder).id != facts["model_record"]:
-            raise UserError(f"{folder}: was trained again since its export; run `dvc repro export@{facts['method']}`.")
-        champion.install(self.endpoint, folder)
-
     def _withdraw(self, old: int | None, version: int, reason: str) -> None:
         """A promotion failed on the live name: the old version alone serves again, the new one is gone."""
         if old is not None:
@@ -164,6 +157,17 @@ def undoing(undo: Callable[[str], None]) -> Iterator[None]:
                 f"read {server.LOG}, then promote or roll back again, which finishes or undoes this first."
             ) from error
         raise
+
+
+def trained_model(method: str, model_record: str) -> Path:
+    """The folder of the model with record `model_record`, which challengers are judged against once it is champion.
+
+    Raises `UserError` if store/models holds another model of `method` by now.
+    """
+    folder = MODELS / method
+    if record.read(folder).id != model_record:
+        raise UserError(f"{folder}: was trained again since its export. Run `dvc repro export@{method}`.")
+    return folder
 
 
 def keep_under_dvc() -> None:

@@ -153,6 +153,18 @@ def test_without_a_pass_the_candidate_is_rejected_before_it_is_loaded(live: Path
         tiny.let_pass("clip", tiny.model_of("ce_clip"))
 
 
+def test_a_model_trained_again_since_its_export_is_refused(live: Path) -> None:
+    kept = Path("store/models/clip").rename("store/models/kept")
+    try:
+        tiny.write_model(Path("store/models/clip"), seed=3)
+        with pytest.raises(UserError, match=r"was trained again since its export.*dvc repro export@clip"):
+            promote.promote("clip")
+    finally:
+        shutil.rmtree("store/models/clip")
+        kept.rename("store/models/clip")
+    assert states()[-2:] == [(2, "exported"), (2, "rejected")]
+
+
 def test_an_override_needs_a_reason_and_does_not_excuse_wrong_answers(broken: Path) -> None:
     reverse_index(broken)
     tiny.reseal(Path("store/exports/clip"))
