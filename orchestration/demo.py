@@ -123,7 +123,7 @@ def _metrics_table() -> Table:
         for path in sorted(EVALUATIONS.glob("*/metrics.json"), key=lambda p: (p.parent.name != "base", p.parent.name))
     }
     table = Table("metric", *found, title="test split, 95 % intervals", title_justify="left")
-    first = next(iter(found.values()), {})
+    first: dict[str, Any] = next(iter(found.values()), {})
     for benchmark, metrics in first.items():
         for metric in metrics:
             cells = [_cell(model.get(benchmark, {}).get(metric)) for model in found.values()]

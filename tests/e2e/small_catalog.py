@@ -1,0 +1,97 @@
+"""A workspace for the end-to-end test: the real stages with settings cut down in size, a slice of the starter."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import yaml
+
+from data import dvc
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CODE = ("data", "training", "serving", "orchestration")
+FILES = ("dvc.yaml", ".dvcignore", ".gitignore")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder of a workspace, and how its user works in it: one process per command, from its root."""
+
+    root: Path
+
+    @classmethod
+    def create(cls, root: Path) -> Workspace:
+        root.mkdir(parents=True)
+        for name in CODE:
+            shutil.copytree(REPOSITORY / name, root / name, ignore=shutil.ignore_patterns("starter", "__pycache__"))
+        for name in FILES:
+            shutil.copy(REPOSITORY / name, root / name)
+        (root / ".tools").symlink_to(REPOSITORY / ".tools")
+        settings = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
+        settings["starter"]["base"]["align"] |= {"epochs": 4, "batch": 64, "warmup": 4}
+        settings["starter"]["trainer"] |= {"epochs": 2, "batch": 64, "warmup": 2, "checkpoint_every": 1}
+        (root / "params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+        subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+        dvc.call("init", "-q", cwd=root)
+        return cls(root)
+
+    def fittingroom(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.run(sys.executable, "-m", "orchestration", *arguments)
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command as the user would; what it prints is captured, a failure is the caller's to judge."""
+        environment = {**dvc.environment(), "OMP_NUM_THREADS": "2"}
+        environment.pop("FITTINGROOM_WORKSPACE", None)
+        return subprocess.run(
+            command, cwd=self.root, env=environment, capture_output=True, text=True, check=False, timeout=540
+        )
+
+    def repro(self) -> None:
+        done = self.run(*dvc.command("repro"))
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+    def json(self, *arguments: str) -> Any:
+        done = self.fittingroom(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def read(self, path: str) -> Any:
+        return json.loads((self.root / path).read_text(encoding="utf-8"))
+
+    def drop(self, name: str, start: int, count: int) -> Path:
+        """A drop of `count` products of the starter's first drop, from row `start` on, in the starter's own form."""
+        source = REPOSITORY / "data" / "starter" / "drop-1"
+        folder = self.root / "inbox" / name
+        folder.mkdir(parents=True)
+        with (source / "catalog.csv").open(newline="", encoding="utf-8") as stream:
+            reader = csv.DictReader(stream)
+            rows = [row for i, row in enumerate(reader) if start <= i < start + count]
+            header = list(reader.fieldnames or [])
+        with (folder / "catalog.csv").open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, header, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        for shard in sorted({row["shard"] for row in rows if row["shard"]}):
+            table = pq.read_table(source / shard)
+            wanted = pa.array([row["id"] for row in rows])
+            pq.write_table(table.filter(pc.is_in(table["id"], value_set=wanted)), folder / shard)
+        return folder.relative_to(self.root)
+
+
+def tree(root: Path) -> dict[str, tuple[int, int]]:
+    """Every file below `root` with its size and time of change: what 'nothing changed' means."""
+    return {
+        str(file.relative_to(root)): (file.stat().st_size, file.stat().st_mtime_ns)
+        for file in root.rglob("*")
+        if file.is_file() and not file.is_symlink()
+    }
