@@ -227,13 +227,19 @@ def _conclude(comparisons: list[Comparison], config: GateConfig) -> Judgement:
     else:
         open_ = max((c for c in comparisons if c.needs_more_items), key=lambda c: c.needs_more_items or 0)
         needs = open_.needs_more_items
-        margin = f"{100 * open_.margin:g} points"
-        doubt = "a gain is not proven" if open_.non_inferior else f"a loss of more than {margin} is not excluded"
         reason = (
-            f"stays undecided: on {open_.label} the difference is {_points(open_)}, so {doubt}; "
+            f"stays undecided: on {open_.label} the difference is {_points(open_)}, so {_doubt(open_)}; "
             f"about {needs:,} more items would decide"
         )
     return Judgement(verdict=verdict, reason=reason, needs_more_items=needs, comparisons=comparisons)
+
+
+def _doubt(c: Comparison) -> str:
+    if not c.non_inferior:
+        return f"a loss of more than {100 * c.margin:g} points is not excluded"
+    if c.low > 0 and c.beyond_control and c.beyond_control["low"] <= 0:
+        return "a gain is proven only where a text-only scorer succeeds as well"
+    return "a gain is not proven"
 
 
 def _why_failed(c: Comparison) -> str:

@@ -127,6 +127,7 @@ def test_gain_that_the_blind_control_shares_does_not_count():
     assert found.beyond_control["difference"] == 0
     assert found.beyond_control["n_items"] == 1000
     assert judgement.verdict == "inconclusive"
+    assert "only where a text-only scorer succeeds as well" in judgement.reason
 
 
 def test_p_values_are_holm_adjusted_mcnemar():
