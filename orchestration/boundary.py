@@ -25,7 +25,7 @@ STARTER = Path("data/starter/drop-1")
 LANDING = stages.LANDING_ASSET
 PRODUCTION = "production"
 ACTS = "acts on the outside world"  # their code version: DVC does not judge whether such an act is out of date
-DROP_COLUMNS = ("landed", "drop_id", "name", "rows", "accepted", "quarantined")
+DROP_COLUMNS = ("drop_id", "name", "rows", "accepted", "quarantined")
 Reporter = Callable[[], reports.Report]
 Content = tuple[str, Mapping[str, str], Reporter]
 
@@ -141,7 +141,7 @@ def _landing_report(graph: stages.Graph, declared: Sequence[str]) -> reports.Rep
     found = [json.loads(path.read_text(encoding="utf-8")) for path in drops.glob("*/report.json")]
     if not found:
         raise UserError(f"{stages.DROPS}: no drop has landed. Land one: `fittingroom land {STARTER}`.")
-    found.sort(key=lambda report: report["landed"])
+    found.sort(key=lambda report: (report.get("landed") or 0, _begun(graph.root, drops / report["drop_id"])))
     folder = drops / found[-1]["drop_id"]
     last = record.read(folder)
     rows = [{key: report[key] for key in DROP_COLUMNS} for report in found]
@@ -150,6 +150,12 @@ def _landing_report(graph: stages.Graph, declared: Sequence[str]) -> reports.Rep
         "table: drops": render.table(rows), **render.metadata(folder, last, record.run_facts(last.id, graph.root)),
     }  # fmt: skip
     return reports.Report(metadata, checks.results(last, declared), _landing_tags(graph.root))
+
+
+def _begun(root: Path, folder: Path) -> str:
+    """When a drop was landed here; empty if it was landed elsewhere."""
+    record_id = _record_id(folder)
+    return str(record.run_facts(record_id, root).get("begun", "")) if record_id else ""
 
 
 def _live(root: Path, endpoint: str) -> dict[str, Any] | None:
