@@ -16,7 +16,7 @@ from dagster._core.definitions.data_version import CODE_VERSION_TAG
 from pydantic import Field
 
 from data import dvc, record
-from data.params import PARAMS, UserError, load, read_yaml
+from data.params import PARAMS, UserError, load, read_yaml, strict
 from orchestration import checks, render, reports, stages
 from orchestration.resources import Workspace, as_failure
 
@@ -80,7 +80,7 @@ def contents(graph: stages.Graph, declared: Mapping[str, Sequence[str]]) -> Iter
 
 def _landing(graph: stages.Graph) -> dg.AssetsDefinition:
     # Not blocking: the rows that break a critical rule are in quarantine, and the accepted ones may go on.
-    specs = checks.specs(LANDING, _rules(), blocking=False)
+    specs = checks.specs(LANDING, _rules(graph), blocking=False)
 
     @dg.asset(
         key=LANDING.split("/"), group_name="catalog", kinds={"great_expectations", "parquet"}, owners=["team:catalog"],
@@ -118,11 +118,13 @@ def _production(graph: stages.Graph, endpoint: str) -> dg.AssetsDefinition:
     return materialize
 
 
-def _rules() -> list[str]:
-    """The names of the validation rules, which do not depend on the thresholds."""
+def _rules(graph: stages.Graph) -> dict[str, str | None]:
+    """{name: what is wrong with an offending row} of the validation rules, as params.yaml sets them."""
     from data.expectations import Thresholds, rules
 
-    return [rule.name for rule in rules(Thresholds(max_title=0, blank_std=0.0, rare_rows=0, usual_sizes=()))]
+    settings = graph.values.get("land", {}).get("rules", {})
+    thresholds = strict(Thresholds, settings, f"{PARAMS}: land.rules")
+    return {rule.name: rule.description for rule in rules(thresholds)}
 
 
 def _landed_version(root: Path) -> str | None:

@@ -28,18 +28,20 @@ _NOT_A_NAME = re.compile(r"[^A-Za-z0-9_]+")
 
 def stage_specs(graph: Graph, stage: Stage) -> list[dg.AssetCheckSpec]:
     """The checks of a stage's asset, known without running or importing the stage."""
-    announced = names_in_record(graph.root / stage.out)
+    announced = in_record(graph.root / stage.out)
     if announced is None:
-        announced = {name for dep in graph.code(stage) for name in names_in_code(graph.root / dep)}
+        announced = dict.fromkeys(name for dep in graph.code(stage) for name in in_code(graph.root / dep))
     return specs(stage.asset, announced, blocking=stage.group not in NON_BLOCKING_GROUPS)
 
 
-def specs(asset: str, names: Iterable[str], *, blocking: bool) -> list[dg.AssetCheckSpec]:
-    """One spec per name, and `record`. A blocking check stops what follows only when it fails as critical."""
+def specs(asset: str, announced: Mapping[str, str | None], *, blocking: bool) -> list[dg.AssetCheckSpec]:
+    """One spec per {name: description}, and `record`. A blocking check stops what follows only if it is critical."""
     key = dg.AssetKey(asset.split("/"))
+    found = {check_name(name): description for name, description in announced.items()}
+    found[INTEGRITY] = "The lineage record matches its id, and no check in it failed that is not listed here."
     return [
-        dg.AssetCheckSpec(name, asset=key, blocking=blocking)
-        for name in [INTEGRITY, *sorted({check_name(n) for n in names} - {INTEGRITY})]
+        dg.AssetCheckSpec(name, asset=key, description=found[name], blocking=blocking)
+        for name in sorted(found, key=lambda name: (name != INTEGRITY, name))
     ]
 
 
@@ -56,16 +58,17 @@ def check_name(name: str) -> str:
     return _NOT_A_NAME.sub("_", name).strip("_")
 
 
-def names_in_code(path: Path) -> set[str]:
+def in_code(path: Path) -> set[str]:
     """The check names that a file, or the files of a package, write out: see `_announced`."""
     files = [path] if path.is_file() else sorted(path.rglob("*.py"))
     return {name for file in files if file.suffix == ".py" for name in _names(file.read_text(encoding="utf-8"))}
 
 
-def names_in_record(folder: Path) -> set[str] | None:
-    """The names of the checks of the last run; None where there is no readable record."""
+def in_record(folder: Path) -> dict[str, str | None] | None:
+    """{name: description} of the checks of the last run; None where there is no readable record."""
     try:
-        return {check["name"] for check in json.loads((folder / RECORD).read_text(encoding="utf-8"))["checks"]}
+        found = json.loads((folder / RECORD).read_text(encoding="utf-8"))["checks"]
+        return {check["name"]: check["description"] for check in found}
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -95,9 +98,9 @@ def _announced(node: ast.AST) -> str | None:
 def _result(name: str, check: Mapping[str, Any] | None) -> dg.AssetCheckResult:
     if check is None:
         return dg.AssetCheckResult(check_name=name, passed=True, description="Did not apply to this output.")
-    metadata: dict[str, Any] = {"rule": check["description"], "count": int(check["count"])}
+    metadata: dict[str, Any] = {"count": int(check["count"])}
     if check["examples"]:
-        metadata["examples"] = dg.MetadataValue.md("\n".join(f"- `{example}`" for example in check["examples"]))
+        metadata["examples"] = ", ".join(check["examples"])
     metadata |= {key: render.value(item) for key, item in check["metadata"].items()}
     return dg.AssetCheckResult(
         check_name=name, passed=check["passed"], severity=_severity(check),

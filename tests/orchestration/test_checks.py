@@ -42,7 +42,7 @@ def test_counts_examples_and_measures_are_shown() -> None:
     result = _by_name(_record(broken), "a")["a"]
     assert result.description == "a holds. (25 at fault)"
     assert result.metadata["count"].value == 25
-    assert str(result.metadata["examples"].value).splitlines() == [f"- `row-{i}`" for i in range(20)]
+    assert str(result.metadata["examples"].value).split(", ") == [f"row-{i}" for i in range(20)]
     assert result.metadata["share"].value == 0.02
 
 
@@ -72,10 +72,10 @@ def test_names_are_found_where_they_are_written(tmp_path: Path) -> None:
         '    run.check(f"{run}_share", True)\n    other({"name": "no_check"}, name="neither")\n',
         encoding="utf-8",
     )
-    assert checks.names_in_code(tmp_path) == {"direct", "in_a_dict", "in_a_call"}
+    assert checks.in_code(tmp_path) == {"direct", "in_a_dict", "in_a_call"}
 
 
 def test_names_that_dagster_does_not_take_are_adapted() -> None:
-    (first, second) = checks.specs("a/b", ["R@10 of t2i"], blocking=True)
-    assert (first.name, second.name) == ("record", "R_10_of_t2i")
+    (first, second) = checks.specs("a/b", {"R@10 of t2i": "Recall."}, blocking=True)
+    assert (first.name, second.name, second.description) == ("record", "R_10_of_t2i", "Recall.")
     assert _by_name(_record(_check("R@10 of t2i", False)), "R_10_of_t2i")["R_10_of_t2i"].passed is False

@@ -134,7 +134,7 @@ def test_checks_are_known_before_the_first_run() -> None:
     names = {(key.asset_key.to_user_string(), key.name) for key in assets.asset_check_keys}
     for stage in GRAPH.stages.values():
         assert (stage.asset, checks.INTEGRITY) in names
-    for rule in rules(Thresholds(max_title=300, blank_std=8.0, rare_rows=10, usual_sizes=((60, 80),))):
+    for rule in rules(Thresholds()):
         assert (boundary.LANDING, rule.name) in names
 
 
