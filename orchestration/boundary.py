@@ -149,7 +149,7 @@ def _landing_report(graph: stages.Graph, declared: Sequence[str]) -> reports.Rep
     rows = [{key: report[key] for key in DROP_COLUMNS} for report in found]
     metadata = {
         "drops": len(found), "accepted rows": sum(report["accepted"] for report in found),
-        "table: drops": render.table(rows), **render.metadata(folder, last, record.run_facts(last.id, graph.root)),
+        "landed": render.table(rows), **render.metadata(folder, last, record.run_facts(last.id, graph.root)),
     }  # fmt: skip
     return reports.Report(metadata, checks.results(last, declared), _landing_tags(graph.root))
 

@@ -19,10 +19,9 @@ SHOWN_FACTS = ("seconds", "begun", "commit", "device", "machine")
 
 
 def metadata(folder: Path, record: Record, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The metadata of a materialization: the summary's numbers, one report page, tables, and where all this lies."""
+    """The metadata of a materialization: the summary's numbers, one report page, and where all this lies."""
     shown: dict[str, Any] = {"record": record.id}
     shown |= {name: value(item) for name, item in record.summary.items()}
-    shown |= {f"table: {title}": table(rows) for title, rows in record.tables.items() if rows}
     shown["report"] = dg.MetadataValue.md(report(folder, record))
     shown["folder"] = dg.MetadataValue.path(str(folder))
     docs = folder / "docs" / "index.html"

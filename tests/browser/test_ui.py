@@ -92,7 +92,7 @@ def test_an_operator_changes_a_value_and_materializes_by_clicking(
     assert dvc.call("status", "train@ce_clip", cwd=root).strip().endswith("up to date.")
 
     browser.goto(f"{address}/assets/models/ce_clip")
-    expect(browser.get_by_role("cell", name="1000", exact=True).first).to_be_visible()  # the table
+    expect(browser.get_by_role("cell", name="1,000", exact=True).first).to_be_visible()  # the table
     plot = browser.get_by_role("img", name="loss")
     plot.scroll_into_view_if_needed()
     expect(plot).to_be_visible()

@@ -39,7 +39,6 @@ def test_a_stale_stage_runs_and_reports_its_record(toy: Path, there: dg.DagsterI
     assert event.metadata["record"].value == made.id
     assert event.metadata["rows"].value == 1234
     assert event.metadata["share"].value == 0.25
-    assert event.metadata["table: splits"].records[0].data == {"split": "train", "rows": 1000, "share": 0.8}  # type: ignore[union-attr]
     assert "skipped" not in event.metadata
     report = str(event.metadata["report"].value)
     assert "| train | 1,000 | 0.8 |" in report
