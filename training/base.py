@@ -114,6 +114,7 @@ def packaged_encoder(config: BaseConfig) -> DualEncoder:
         tokenizer,
     )  # fmt: skip
     encoder.image.trunk.load_unfolded(image_state)
+    check_grid(encoder, config.image)
     encoder.text.trunk.load_state_dict(text_state, strict=True)
     return encoder.eval()
 
@@ -129,11 +130,24 @@ def image_tower(config: ImageWeights) -> tuple[TowerSpec, dict[str, Tensor]]:
         state = lite0_state(read_weights(package_file(IMAGE_PACKAGE, ".pth")))
     else:
         state = read_weights(Path(config.weights))
+    if config.grid and config.grid[0] not in config.levels:
+        raise UserError(f"base.image.grid: level {config.grid[0]} is not among the pooled levels {config.levels}.")
     spec = TowerSpec(
-        kind="timm", arch=config.arch, levels=config.levels, grid=config.grid, hidden=config.hidden,
-        mean=(config.mean,) * 3, std=(config.std,) * 3,
+        kind="timm", arch=config.arch, levels=config.levels, grid=config.grid,
+        hidden=config.hidden, dropout=config.dropout, mean=(config.mean,) * 3, std=(config.std,) * 3,
     )  # fmt: skip
     return spec, state
+
+
+def check_grid(encoder: DualEncoder, config: ImageWeights) -> None:
+    """The grid's cells must cover its level exactly. Raises `UserError` naming the level's size if they do not."""
+    if not config.grid:
+        return
+    level, rows, columns = config.grid
+    reduction = encoder.image.trunk.net.feature_info[level]["reduction"]
+    height, width = (-(-side // reduction) for side in config.size)
+    if height % rows or width % columns:
+        raise UserError(f"base.image.grid: {rows} x {columns} cells does not divide level {level}, {height} x {width}.")
 
 
 def text_tower(config: TextWeights) -> tuple[TowerSpec, dict[str, Tensor], Any]:
@@ -148,7 +162,12 @@ def text_tower(config: TextWeights) -> tuple[TowerSpec, dict[str, Tensor], Any]:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     except Exception as error:  # the tokenizers package raises plain Exception
         raise UserError(f"base.text.weights: {folder} is not a BERT folder ({error}).") from None
-    spec = TowerSpec(kind="bert", arch="bert", shape=shape, hidden=config.hidden)
+    positions = shape["max_position_embeddings"]
+    if config.max_tokens > positions:
+        raise UserError(
+            f"base.text.max_tokens: {config.max_tokens} is more than the {positions} positions of {folder}."
+        )
+    spec = TowerSpec(kind="bert", arch="bert", shape=shape, hidden=config.hidden, dropout=config.dropout)
     return spec, bert_state(read_weights(folder / "model.safetensors")), tokenizer
 
 

@@ -17,6 +17,7 @@ class TowerSpec:
         levels: timm only: feature levels (0 is the finest) that are pooled; none for the last layer alone.
         grid: timm only: (level, rows, columns), a level that is also pooled cell by cell, so that places are kept.
         hidden: width of the projection head's hidden layer; 0 for a linear head. open_clip towers have no extra head.
+        dropout: share of the head's inputs set to zero in training: what augmentation is to pixels, to cached features.
         mean, std: images only, in units of the uint8 pixels: the tower sees (pixel - mean) / std.
     """
 
@@ -26,6 +27,7 @@ class TowerSpec:
     levels: tuple[int, ...] = ()
     grid: tuple[int, ...] = ()
     hidden: int = 0
+    dropout: float = 0.0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
@@ -55,6 +57,7 @@ class ImageWeights:
     levels: tuple[int, ...] = (0, 1, 2, 3, 4)
     grid: tuple[int, ...] = (2, 4, 3)
     hidden: int = 512
+    dropout: float = 0.5
     mean: float = 127.0
     std: float = 128.0
 
@@ -65,6 +68,7 @@ class TextWeights:
 
     weights: str = "package"
     hidden: int = 512
+    dropout: float = 0.1
     max_tokens: int = 64
 
 

@@ -138,7 +138,7 @@ def _tower(spec: TowerSpec, embed_dim: int) -> Tower:
 
         return Tower(ClipImageTrunk(spec) if spec.mean else ClipTextTrunk(spec), nn.Identity())
     trunk: Any = TimmTrunk(spec) if spec.kind == "timm" else BertTrunk(spec)
-    return Tower(trunk, Head(trunk.width, spec.hidden, embed_dim))
+    return Tower(trunk, Head(trunk.width, spec.hidden, embed_dim, spec.dropout))
 
 
 def _batches(array: np.ndarray, size: int) -> Iterator[np.ndarray]:

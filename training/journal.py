@@ -40,8 +40,7 @@ class Journal:
     def add(self, step: int, lr: float, parts: Mapping[str, Tensor]) -> None:
         """Take note of one step; its values stay on their device until the interval ends."""
         for key, value in parts.items():
-            value = value.detach()
-            self._sums[key] = self._sums[key] + value if key in self._sums else value
+            self._sums[key] = self._sums.get(key, 0) + value.detach()
         self._count += 1
         done = step + 1
         if done % self.log_every and done != self.steps:

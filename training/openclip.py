@@ -103,7 +103,7 @@ def pretrained(model: str, weights: str) -> tuple[TowerSpec, TowerSpec, dict[str
         TowerSpec(kind="open_clip", arch=model, shape=image, mean=MEAN, std=STD),
         TowerSpec(kind="open_clip", arch=model, shape=text),
         clip.state_dict(),
-        float(clip.logit_scale),
+        clip.logit_scale.item(),
     )
 
 
@@ -120,7 +120,10 @@ def _model_config(model: str) -> dict[str, Any]:
 
 
 def tokenizer() -> Any:
-    """CLIP's byte-pair tokenizer as a `tokenizers.Tokenizer`, from the vocabulary that ships with open_clip."""
+    """CLIP's byte-pair tokenizer as a `tokenizers.Tokenizer`, from the vocabulary that ships with open_clip.
+
+    Unlike open_clip's it does not guess at broken Unicode or HTML (ftfy, html.unescape); landing cleans texts.
+    """
     from open_clip.tokenizer import SimpleTokenizer
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 

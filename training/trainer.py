@@ -188,7 +188,7 @@ def _resume(folder: Path, task: Task, optimiser: torch.optim.Optimizer, journal:
 
 def _not_finite(path: Path, name: str, step: int, parts: dict[str, Tensor], row_ids: list[str]) -> UserError:
     """Keep the batch that broke the loss, and say so."""
-    values = {key: repr(float(value)) for key, value in parts.items()}
+    values = {key: repr(value.item()) for key, value in parts.items()}
     write_atomically(path, json.dumps({"step": step, "parts": values, "row_ids": row_ids}, indent=2) + "\n")
     broken = ", ".join(f"{key} {value}" for key, value in values.items() if value in ("nan", "inf", "-inf"))
     return UserError(

@@ -19,29 +19,18 @@ from transformers import BertConfig, BertModel
 ARCH = "test_efficientnet"
 COLOURS = {"red": (220, 30, 30), "green": (30, 180, 60), "blue": (30, 60, 220), "yellow": (230, 220, 40)}
 ARTICLES = ("shirts", "shoes", "bags", "watches")
+DIGITS = "0123456789"
 WORDS = [
-    "[PAD]",
-    "[UNK]",
-    "[CLS]",
-    "[SEP]",
-    "#",
-    "##",
-    *COLOURS,
-    *ARTICLES,
-    "for",
-    "men",
-    "women",
-    "brand",
-    ",",
-    *"0123456789",
-]
+    "[PAD]", "[UNK]", "[CLS]", "[SEP]", "#", *COLOURS, *ARTICLES, "for", "men", "women", "brand", ",", *DIGITS,
+    *(f"##{digit}" for digit in DIGITS),
+]  # fmt: skip
 PARAMS = {
     "preset": "starter",
     "starter": {
         "base": {
             "image": {"arch": ARCH, "weights": "tiny.safetensors", "size": [32, 24], "levels": [0, 1],
-                      "grid": [0, 2, 2], "hidden": 8},
-            "text": {"weights": "tiny-bert", "hidden": 8, "max_tokens": 16},
+                      "grid": [0, 2, 2], "hidden": 8, "dropout": 0.1},
+            "text": {"weights": "tiny-bert", "hidden": 8, "max_tokens": 16, "dropout": 0.1},
             "embed_dim": 8,
             "align": {"epochs": 3, "batch": 8, "lr": 1e-3, "warmup": 2, "log_every": 3, "precision": "fp32",
                       "threads": 1},

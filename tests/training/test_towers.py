@@ -1,0 +1,258 @@
+"""Towers against the libraries they come from, and the pretrained files against their stated effect."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import safetensors.torch
+import timm
+import torch
+from torch import nn
+
+from data.images import decode_rgb, to_pixels
+from data.params import UserError
+from tests.training import tiny
+from training import base, openclip
+from training.config import ClipWeights, ImageWeights, TextWeights, TowerSpec
+from training.encoder import embed_texts, load_encoder, save_encoder
+from training.towers import BertTrunk, Head, TimmTrunk, bert_state, fold_batch_norms
+
+ROOT = Path(__file__).resolve().parents[2]
+CLIP_CONFIG = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "patch_size": 16, "head_width": 16},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+}
+
+
+def timm_state() -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file("tiny.safetensors")
+
+
+def test_folding_batch_norms_keeps_every_level(workspace: Path) -> None:
+    net = timm.create_model(tiny.ARCH)
+    net.load_state_dict(timm_state())
+    net.eval()
+    x = torch.randn(2, 3, 32, 24)
+    with torch.no_grad():
+        before = [*net.forward_intermediates(x, intermediates_only=True), net.forward_features(x)]
+        fold_batch_norms(net)
+        after = [*net.forward_intermediates(x, intermediates_only=True), net.forward_features(x)]
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in net.modules())
+    for old, new in zip(before, after, strict=True):
+        torch.testing.assert_close(new, old, atol=1e-5, rtol=1e-4)
+
+
+def test_networks_that_cannot_be_folded_are_refused() -> None:
+    with pytest.raises(ValueError, match="ResNet has batch norms"):
+        TimmTrunk(TowerSpec(kind="timm", arch="test_resnet", mean=(127.0,) * 3, std=(128.0,) * 3))
+
+
+def test_pooled_features_by_hand(workspace: Path) -> None:
+    """Mean and deviation per level, then the mean of each cell of the grid, of (pixel - 127) / 128."""
+    spec = TowerSpec(kind="timm", arch=tiny.ARCH, levels=(0, 1), grid=(0, 2, 2), mean=(127.0,) * 3, std=(128.0,) * 3)
+    trunk = TimmTrunk(spec).eval()
+    trunk.load_unfolded(timm_state())
+    pixels = torch.randint(0, 256, (2, 3, 32, 24), dtype=torch.uint8)
+    net = timm.create_model(tiny.ARCH)
+    net.load_state_dict(timm_state())
+    with torch.no_grad():
+        fine, coarse = net.eval().forward_intermediates(
+            (pixels.float() - 127) / 128, indices=[0, 1], intermediates_only=True
+        )
+        got = trunk(pixels)
+    assert got.shape == (2, trunk.width) == (2, 2 * (16 + 24) + 16 * 4)
+    torch.testing.assert_close(got[:, :16], fine.mean((2, 3)), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(got[:, 16:32], fine.std((2, 3), correction=0), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(got[:, 32:56], coarse.mean((2, 3)), atol=1e-5, rtol=1e-4)
+    upper_left = fine[:, :, :8, :6].mean((2, 3))
+    torch.testing.assert_close(got[:, 80:].reshape(2, 16, 2, 2)[:, :, 0, 0], upper_left, atol=1e-5, rtol=1e-4)
+
+
+def test_bert_equals_transformers(workspace: Path) -> None:
+    from transformers import BertModel
+
+    theirs = BertModel.from_pretrained("tiny-bert", add_pooling_layer=False).eval()
+    spec, state, tokenizer = base.text_tower(TextWeights(weights="tiny-bert", max_tokens=16))
+    ours = BertTrunk(spec).eval()
+    ours.load_state_dict(state)
+    tokenizer.enable_padding(pad_id=0)
+    encoded = tokenizer.encode_batch(["red shirts for men", "blue", "brand 1 2 3 yellow bags for women"])
+    ids = torch.tensor([e.ids for e in encoded])
+    mask = torch.tensor([e.attention_mask for e in encoded])
+    with torch.no_grad():
+        hidden = theirs(input_ids=ids, attention_mask=mask).last_hidden_state
+        expected = (hidden * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
+        torch.testing.assert_close(ours(ids, mask), expected, atol=1e-5, rtol=0)
+
+
+def test_head_starts_linear_on_standardised_features() -> None:
+    head = Head(4, 6, 3)
+    sample = torch.randn(50, 4) * torch.tensor([1.0, 100.0, 0.01, 1.0]) + 5
+    head.fit(sample)
+    x = (sample - sample.mean(0)) / sample.std(0)
+    torch.testing.assert_close(head(sample), head.linear(x), atol=1e-4, rtol=1e-3)
+
+
+# --- packaged weights -------------------------------------------------------------------------------------------------
+
+
+def test_packaged_image_weights_recognise_jeans() -> None:
+    """All 296 tensors load strictly into timm's network, and it sees ImageNet's class 608 (jean) in catalog photos."""
+    spec, state = base.image_tower(ImageWeights())
+    assert len(state) == 296
+    net = timm.create_model(spec.arch).eval()
+    net.load_state_dict(state, strict=True)
+    drop = ROOT / "data/starter/drop-1"
+    catalog = pd.read_csv(drop / "catalog.csv", dtype=str, keep_default_na=False)
+    photos = {}
+    for shard in ("fashion-224-00.parquet", "fashion-224-01.parquet"):
+        table = pd.read_parquet(drop / shard)
+        photos.update(zip(table.id, table.image, strict=True))
+    jeans = [i for i in catalog.id[catalog.articleType == "Jeans"] if i in photos][:12]
+    arrays = [to_pixels(decode_rgb(photos[i]), (224, 168)) for i in jeans]
+    x = (torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() - 127) / 128
+    with torch.no_grad():
+        top = net(x).argmax(1)
+    assert (top == 608).float().mean() >= 0.75
+
+
+def test_packaged_sentences_are_near_by_meaning() -> None:
+    """Cosines stated for these weights: 0.62 (crimson gown), 0.19 (wallet), 0.90 (not red)."""
+    spec, state, tokenizer = base.text_tower(TextWeights())
+    trunk = BertTrunk(spec).eval()
+    trunk.load_state_dict(state)
+    tokenizer.enable_padding(pad_id=0)
+    encoded = tokenizer.encode_batch(
+        ["a red dress", "a crimson gown", "leather wallet for men", "a dress that is not red"]
+    )
+    ids, mask = (torch.tensor([getattr(e, name) for e in encoded]) for name in ("ids", "attention_mask"))
+    with torch.no_grad():
+        x = nn.functional.normalize(trunk(ids, mask), dim=1)
+    assert (x[0] @ x[1:].T).tolist() == pytest.approx([0.62, 0.19, 0.90], abs=0.01)
+
+
+def test_a_pickle_that_runs_code_is_not_loaded(tmp_path: Path) -> None:
+    class Deed:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return Path(tmp_path / "done").write_text, ("x",)
+
+    torch.save({"weight": Deed()}, tmp_path / "bad.pth")
+    with pytest.raises(UserError, match=r"bad\.pth: not readable as weights"):
+        base.read_weights(tmp_path / "bad.pth")
+    assert not (tmp_path / "done").exists()
+
+
+def test_weights_of_another_architecture(workspace: Path) -> None:
+    spec = TowerSpec(kind="timm", arch="tf_efficientnet_lite0", mean=(127.0,) * 3, std=(128.0,) * 3)
+    with pytest.raises(UserError, match=r"base\.image\.weights: not weights of tf_efficientnet_lite0"):
+        TimmTrunk(spec).load_unfolded(timm_state())
+
+
+def test_package_that_is_not_installed() -> None:
+    with pytest.raises(UserError, match="the package no-such-weights is not installed"):
+        base.package_file("no-such-weights", ".pth")
+
+
+def test_bert_state_finds_prefixed_names(workspace: Path) -> None:
+    state = safetensors.torch.load_file("tiny-bert/model.safetensors")
+    prefixed = {f"bert.{name}": tensor for name, tensor in state.items()}
+    assert bert_state(prefixed).keys() == bert_state(state).keys()
+
+
+# --- CLIP -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clip_model(tmp_path: Path) -> tuple[str, Path]:
+    """A tiny CLIP registered with open_clip, and a file of its random weights."""
+    import open_clip
+
+    name = "tiny-fitting-quickgelu"
+    (tmp_path / f"{name}.json").write_text(json.dumps({**CLIP_CONFIG, "quick_gelu": True}), encoding="utf-8")
+    open_clip.add_model_config(tmp_path / f"{name}.json")
+    torch.manual_seed(2)
+    model = open_clip.create_model(name)
+    torch.save(model.state_dict(), tmp_path / "clip.pt")
+    return name, tmp_path / "clip.pt"
+
+
+def test_a_clip_model_gives_open_clips_embeddings(clip_model: tuple[str, Path], tmp_path: Path) -> None:
+    import open_clip
+
+    name, file = clip_model
+    encoder = base.clip_encoder(ClipWeights(model=name, weights=str(file)))
+    save_encoder(tmp_path / "model", encoder)
+    encoder = load_encoder(tmp_path / "model")
+    theirs = open_clip.create_model(name, pretrained=str(file)).eval()
+    texts = ["Puma Women's Black Scarf", "a 2-in-1  coat, café style"]
+    pixels = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD))
+    with torch.no_grad():
+        expected = theirs.encode_text(open_clip.get_tokenizer(name)(texts), normalize=True)
+        torch.testing.assert_close(torch.from_numpy(embed_texts(encoder, texts)), expected, atol=1e-5, rtol=0)
+        expected = theirs.encode_image((pixels / 255 - mean) / std, normalize=True)
+        torch.testing.assert_close(encoder.encode_image(pixels), expected, atol=1e-5, rtol=0)
+    assert encoder.logit_scale.item() == pytest.approx(theirs.logit_scale.item())
+
+
+def test_tokens_after_the_end_do_not_matter(clip_model: tuple[str, Path]) -> None:
+    encoder = base.clip_encoder(ClipWeights(model=clip_model[0], weights=str(clip_model[1])))
+    ids, mask = encoder.tokenize(["a red dress"])
+    changed = nn.functional.pad(ids, (0, 20), value=320)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder.encode_text(changed, nn.functional.pad(mask, (0, 20))),
+                                   encoder.encode_text(ids, mask), atol=1e-6, rtol=0)  # fmt: skip
+
+
+def test_clip_tokens_equal_open_clips() -> None:
+    import open_clip
+
+    texts = ["", "###", "Puma Men's Graphic T-shirt", "2011  A&B  café™ x50", "don't stop!!", "naïve fit 10.5 cm"]
+    tokenizer = openclip.tokenizer()
+    theirs = open_clip.SimpleTokenizer()
+    for text in texts:
+        expected = [theirs.sot_token_id, *theirs.encode(text), theirs.eot_token_id]
+        assert tokenizer.encode(text).ids == expected, text
+    assert tokenizer.encode("###").ids == [49406, 2, 15483, 49407]
+
+
+def test_the_active_activation_is_found_and_matters() -> None:
+    """A random-weight ViT-B/32 with QuickGELU and with GELU: same weights, other embeddings."""
+    import open_clip
+
+    torch.manual_seed(0)
+    quick = open_clip.create_model("ViT-B-32-quickgelu").eval()
+    plain = open_clip.create_model("ViT-B-32").eval()
+    plain.load_state_dict(quick.state_dict())
+    assert openclip.quick_gelu_active(quick)
+    assert not openclip.quick_gelu_active(plain)
+    text = open_clip.tokenize(["a red dress"])
+    with torch.no_grad():
+        gap = (quick.encode_text(text, normalize=True) - plain.encode_text(text, normalize=True)).abs().max()
+    assert gap > 1e-3
+
+
+def test_openai_weights_without_quickgelu_are_refused(
+    clip_model: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import open_clip
+
+    model = open_clip.create_model(clip_model[0])
+    for block in model.modules():
+        if hasattr(block, "gelu"):
+            block.gelu = nn.GELU()
+    monkeypatch.setattr(open_clip, "create_model", lambda *_, **__: model)
+    with pytest.raises(UserError, match="were trained with QuickGELU; use `tiny-fitting-quickgelu-quickgelu`"):
+        openclip.pretrained(clip_model[0], "openai")
+
+
+def test_unknown_clip_model_and_missing_file(clip_model: tuple[str, Path]) -> None:
+    with pytest.raises(UserError, match=r"no open_clip model of that name; did you mean ViT-B-32"):
+        openclip.pretrained("ViT-B-33", "")
+    with pytest.raises(UserError, match=r"cannot load tiny-fitting-quickgelu with weights `nowhere\.pt`"):
+        openclip.pretrained(clip_model[0], "nowhere.pt")
