@@ -13,7 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from data import dvc
@@ -23,6 +25,14 @@ from data.record import RECORD
 STARTER = Path("data/starter/drop-1")
 ENDPOINT = "search"
 QUESTIONS = ("red running shoes for women", "black leather wallet for men", "blue printed kurta")
+HEADLINES = (
+    ("compositional", "accuracy", "compositional accuracy"),
+    ("compositional", "blind_accuracy", "  of a text-only scorer"),
+    ("catalog_retrieval", "t2i_R@1", "title to photo R@1"),
+    ("catalog_retrieval", "t2i_R@10", "title to photo R@10"),
+    ("catalog_retrieval", "i2t_R@1", "photo to title R@1"),
+    ("catalog_retrieval", "i2t_R@10", "photo to title R@10"),
+)
 DROPS, EVALUATIONS, VERDICTS = Path("store/drops"), Path("store/evaluations"), Path("store/verdicts")
 
 
@@ -101,7 +111,7 @@ def _summary(
     for question, answer in answers:
         console.print(f"[bold]{question}[/]")
         for hit in answer.hits:
-            console.print(f"    {hit.score:.3f}  {hit.id:>6}  {hit.title}")
+            console.print(f"    {hit.score:.3f}  {hit.id:>6}  {escape(hit.title)}")
     pictures = [str(answer.picture) for _, answer in answers] + [str(p) for p in _pictures()]
     console.print("pictures " + "\n         ".join(pictures), soft_wrap=True)
     console.print("seconds  " + ", ".join(f"{step} {value:.0f}" for step, value in seconds.items()))
@@ -117,22 +127,19 @@ def _drop_line(report: dict[str, Any]) -> str:
 
 
 def _metrics_table() -> Table:
-    """One row per metric, one column per model, each cell with its 95 % interval."""
+    """One row per headline metric, one column per model, percent with 95 % intervals; the rest: metrics.json."""
     found = {
         path.parent.name: json.loads(path.read_text(encoding="utf-8"))
         for path in sorted(EVALUATIONS.glob("*/metrics.json"), key=lambda p: (p.parent.name != "base", p.parent.name))
     }
-    table = Table("metric", *found, title="test split, 95 % intervals", title_justify="left")
-    first: dict[str, Any] = next(iter(found.values()), {})
-    for benchmark, metrics in first.items():
-        for metric in metrics:
-            cells = [_cell(model.get(benchmark, {}).get(metric)) for model in found.values()]
-            table.add_row(f"{benchmark} {metric}", *cells)
+    table = Table("test split, %", *found, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for benchmark, metric, label in HEADLINES:
+        table.add_row(label, *(_cell(model.get(benchmark, {}).get(metric)) for model in found.values()))
     return table
 
 
 def _cell(metric: dict[str, float] | None) -> str:
-    return f"{metric['value']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}]" if metric else "-"
+    return f"{metric['value']:.1%} ({metric['low']:.1%}-{metric['high']:.1%})".replace("%", "") if metric else "-"
 
 
 def _pictures() -> list[Path]:
