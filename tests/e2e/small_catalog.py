@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
-from data import dvc
+from data import dvc, record
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CODE = ("data", "training", "serving", "orchestration")
@@ -88,10 +88,6 @@ class Workspace:
         return folder.relative_to(self.root)
 
 
-def tree(root: Path) -> dict[str, tuple[int, int]]:
-    """Every file below `root` with its size and time of change: what 'nothing changed' means."""
-    return {
-        str(file.relative_to(root)): (file.stat().st_size, file.stat().st_mtime_ns)
-        for file in root.rglob("*")
-        if file.is_file() and not file.is_symlink()
-    }
+def tree(root: Path) -> dict[str, str]:
+    """Every file below `root` with the hash of its content: what 'nothing changed' means."""
+    return {str(file.relative_to(root)): record.hash_file(file) for file in record.files_below(root)}
