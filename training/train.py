@@ -69,7 +69,6 @@ def train(method: type[Task], settings: Settings, name: str, run: stage.Run) -> 
         {"settings": settings, "inputs": [record.describe_input(p) for p in (DATASET, HARD, BASE)]}
     )
     history = trainer.fit(task, source, settings.trainer, name=name, binding=binding)
-    source.close()
     run.facts(training_seconds=round(time.monotonic() - begun, 2), device=str(task.encoder.logit_scale.device))
     encoder = task.encoders()["model"].cpu()
     save_encoder(run.out, encoder)

@@ -35,6 +35,7 @@ class Batches(Protocol):
     def starts_epoch(self, step: int) -> int | None: ...
     def row_ids(self, step: int) -> list[str]: ...
     def batch(self, step: int) -> Batch: ...
+    def close(self) -> None: ...
 
 
 def fit(task: Task, source: Batches, config: TrainerConfig, *, name: str, binding: str) -> History:
@@ -56,7 +57,7 @@ def fit(task: Task, source: Batches, config: TrainerConfig, *, name: str, bindin
     optimiser = make_optimiser(task, config)
     journal = Journal(runs / METRICS, source.steps, config.batch, config.log_every)
     start = _resume(folder, task, optimiser, journal, name)
-    with signals() as received:
+    with signals() as received, contextlib.closing(source):
         for step in stage.progress(range(start, source.steps), what="steps", label=name):
             if (epoch := source.starts_epoch(step)) is not None:
                 task.on_epoch(epoch)
@@ -166,7 +167,7 @@ def _state(task: Task, optimiser: torch.optim.Optimizer, journal: Journal) -> di
         "optimiser": optimiser.state_dict(),
         "extra": task.extra_state(),
         "journal": journal.state(),
-        "rng": torch.get_rng_state(),
+        "rng": [torch.get_rng_state(), *torch.cuda.get_rng_state_all()],
     }
 
 
@@ -179,7 +180,8 @@ def _resume(folder: Path, task: Task, optimiser: torch.optim.Optimizer, journal:
     checkpoint.load_trainable(task, state["model"])
     optimiser.load_state_dict(state["optimiser"])
     task.load_extra_state(state["extra"])
-    torch.set_rng_state(state["rng"])
+    torch.set_rng_state(state["rng"][0])
+    torch.cuda.set_rng_state_all(state["rng"][1:])
     journal.load(state["journal"])
     journal.open(state["step"])
     stage.log(f"[{name}] resumes after step {state['step']} ({folder})")
