@@ -78,7 +78,7 @@ def frame(columns: dict[str, list[str]], pictures: Sequence[Picture]) -> pd.Data
 
     table = pd.DataFrame({name: pd.Series(columns[name], dtype=object) for name in schema.NAMES})
     title, colour, department = (columns[name] for name in ("title", "base_colour", "master_category"))
-    table["title_key"] = [schema.title_key(text) or None for text in title]
+    table["title_key"] = [schema.caseless(text) or None for text in title]
     named = (colours.contradiction(*row) for row in zip(title, colour, department, strict=True))
     table["other_colour"] = pd.Series(list(named), dtype=object)
     table = table.replace(r"^\s*$", None, regex=True)

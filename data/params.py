@@ -48,11 +48,11 @@ def read_yaml(text: str) -> Any:
 
 
 def load(path: Path = PARAMS) -> dict[str, Any]:
-    """The whole of `params.yaml` as a mapping. Raises `UserError` if it is missing or not a mapping."""
+    """The whole of a YAML file, `params.yaml` or `dvc.yaml`. Raises `UserError` if it is missing or no mapping."""
     try:
         content = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path}: not found. Run from the folder that holds params.yaml.") from None
+        raise UserError(f"{path}: not found. Run from the folder that holds {path.name}.") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())}).") from None
     if not isinstance(content, dict):

@@ -112,8 +112,8 @@ def row_id(row: Mapping[str, str], image_sha256: str | None) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def title_key(title: str) -> str:
-    """What makes two titles the same title: letter case does not."""
+def caseless(title: str) -> str:
+    """A title as the rule `title_unique` compares it: letter case aside, spacing kept (other rules report that)."""
     return title.lower()
 
 

@@ -17,10 +17,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from data.dvc import DVC_LOCK, DVC_YAML
-from data.params import PARAMS, UserError, canonical_hash, load, read_yaml
+from data.params import PARAMS, UserError, canonical_hash, load
 from data.record import RECORD
 
 DROPS = "store/drops"
@@ -95,15 +93,10 @@ def workspace() -> Path:
 def read(root: Path) -> Graph:
     """The stages of `root`/dvc.yaml. Raises `UserError` for anything this reader does not know."""
     path = root / DVC_YAML
-    try:
-        content = read_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found. Run from the folder that holds dvc.yaml.") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())}).") from None
+    content = load(path)
     values = load(root / PARAMS)
     stages: dict[str, Stage] = {}
-    for name, body in (content or {}).get("stages", {}).items():
+    for name, body in content.get("stages", {}).items():
         for stage in _expand(name, body, values, path):
             stages[stage.name] = stage
     _no_twins(stages, path)
