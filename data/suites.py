@@ -2,21 +2,20 @@
 
 compositional: photo, caption and one hard negative; a model is right if it scores the caption strictly higher.
 retrieval: title to photo and back, over the whole test split; products with one title are all correct.
+attributes: photo and title; a model is right if it gives the product's own class the highest probability.
+composed: photo and a wish ("in red"); right are the test photos that differ in exactly that.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data import stage
 from data.negatives.build import DATASET, make_generator, read_products
@@ -26,9 +25,11 @@ from data.negatives.examples import draw_examples
 from data.negatives.generate import Generator
 from data.negatives.report import check_blind, check_hard_rule, count_table, tally_table
 from data.params import UserError, section
+from data.suites_attributes import ATTRIBUTES, attributes, classes, draw_attributes, task_table
+from data.suites_composed import COMPOSED, change_table, check_composed, composed, draw_composed
+from data.suites_items import Row, balance, item_id, write
 from data.text import clean, title_key
 
-Row = dict[str, Any]
 OUT = Path("store/suites")
 COMPOSITIONAL = pa.schema([
     ("item_id", pa.string()), ("row_id", pa.string()), ("image_key", pa.string()), ("group", pa.int64()),
@@ -39,18 +40,41 @@ RETRIEVAL = pa.schema([
     ("item_id", pa.string()), ("row_id", pa.string()), ("image_key", pa.string()), ("group", pa.int64()),
     ("caption", pa.string()), ("title_key", pa.string()),
 ])  # fmt: skip
+SCHEMAS = {
+    "compositional": COMPOSITIONAL, "retrieval": RETRIEVAL, "attributes": ATTRIBUTES, "composed": COMPOSED,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class SuitesConfig:
-    """Section `suites` of params.yaml. `per_edit`: at most this many compositional items of each edit."""
+    """Section `suites` of params.yaml.
+
+    `per_edit`: at most this many compositional items of each edit; `per_change`: at most this many composed items of
+    each changed attribute.
+    """
 
     seed: int = 23
     per_edit: int = 1200
+    per_change: int = 600
 
     def __post_init__(self) -> None:
-        if self.per_edit < 1:
-            raise ValueError("per_edit must be at least 1")
+        for name in ("per_edit", "per_change"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
+
+
+@dataclass(frozen=True)
+class Suites:
+    """The items of every suite, and the products they were made of."""
+
+    rows: list[Row]
+    compositional: list[Row]
+    retrieval: list[Row]
+    attributes: list[Row]
+    composed: list[Row]
+
+    def all(self) -> tuple[Row, ...]:
+        return (*self.compositional, *self.retrieval, *self.attributes, *self.composed)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -66,40 +90,75 @@ def build(args: argparse.Namespace) -> None:
         if run.up_to_date:
             return
         rows = read_products(DATASET)
-        test = [row for row in rows if row["split"] == "test"]
+        test = split(rows, "test")
         if not test:
             raise UserError(f"{DATASET}: the test split is empty; land a larger drop or raise dataset.test_share.")
         generator = make_generator(rows, params.seed, 1)
-        items = balance(compositional(generator, run.progress(test, what="products")), params.per_edit)
-        queries = retrieval(test)
-        write(items, COMPOSITIONAL, run.out / "compositional.parquet")
-        write(queries, RETRIEVAL, run.out / "retrieval.parquet")
-        run.log(f"{len(items)} compositional and {len(queries)} retrieval items from {len(test)} test products")
-        run.summary(compositional=len(items), retrieval=len(queries), test_products=len(test))
-        report(run, rows, items, queries, generator)
+        made = Suites(
+            rows, balance(compositional(generator, run.progress(test, what="products")), params.per_edit),
+            retrieval(test), attributes(test, classes(split(rows, "train"))), composed(test, params.per_change),
+        )  # fmt: skip
+        for name, columns in SCHEMAS.items():
+            items = getattr(made, name)
+            write(items, columns, run.out / f"{name}.parquet")
+            run.summary(**{name: len(items)})
+            run.log(f"{name}: {len(items):,} items")
+        run.summary(test_products=len(test))
+        report(run, made, generator)
 
 
-def report(run: stage.Run, rows: list[Row], items: list[Row], queries: list[Row], generator: Generator) -> None:
-    """Counts, checks and the picture page of the suites."""
-    run.table("compositional items", count_table(items))
+def split(rows: Iterable[Row], name: str) -> list[Row]:
+    """The products of one split."""
+    return [row for row in rows if row["split"] == name]
+
+
+def report(run: stage.Run, made: Suites, generator: Generator) -> None:
+    """Counts, checks and the picture pages of the suites."""
+    train = split(made.rows, "train")
+    run.table("compositional items", count_table(made.compositional))
     run.table("what became of the drafts", tally_table(generator))
-    check_hard_rule(run, items, rows)
-    check_identity(run, items, queries)
-    train = [row for row in rows if row["split"] == "train"]
-    check_blind(run, compositional(make_generator(rows, generator.seed, 1), train), items, "suite items")
-    page = run.out / "examples.png"
-    by_id = {row["row_id"]: row for row in rows}
-    draw_examples(page, items, by_id, DATASET / "images.parquet", "Compositional suite")
-    run.picture("examples", page)
+    run.table("attribute items", task_table(made.attributes, classes(train)))
+    run.table("composed items", change_table(made.composed))
+    check_hard_rule(run, made.compositional, made.rows)
+    check_identity(run, made.all())
+    check_unseen(run, made)
+    check_composed(run, made.composed, made.rows)
+    learnt = compositional(make_generator(made.rows, generator.seed, 1), train)
+    check_blind(run, learnt, made.compositional, "suite items")
+    draw_pages(run, made)
 
 
-def check_identity(run: stage.Run, items: list[Row], queries: list[Row]) -> None:
-    """Item ids are unique, and every item asks about a test product."""
-    counts = Counter(item["item_id"] for item in (*items, *queries))
+def draw_pages(run: stage.Run, made: Suites) -> None:
+    """One page of examples per suite that asks more than "find this title"."""
+    images = DATASET / "images.parquet"
+    by_id = {row["row_id"]: row for row in made.rows}
+    draw_examples(run.out / "examples.png", made.compositional, by_id, images, "Compositional suite")
+    run.picture("examples", run.out / "examples.png")
+    for title, items, draw in (
+        ("attributes", made.attributes, draw_attributes), ("composed", made.composed, draw_composed),
+    ):  # fmt: skip
+        if items:
+            draw(run.out / f"{title}.png", items, images)
+            run.picture(title, run.out / f"{title}.png")
+
+
+def check_identity(run: stage.Run, items: Iterable[Row]) -> None:
+    """Item ids are unique, so outcomes can be paired."""
+    counts = Counter(item["item_id"] for item in items)
     twice = sorted(name for name, count in counts.items() if count > 1)
     run.check(
         "item_ids_are_unique", not twice, severity="critical", count=len(twice), examples=twice,
         description="Every item has an id of its own, so outcomes of two models can be paired.",
+    )  # fmt: skip
+
+
+def check_unseen(run: stage.Run, made: Suites) -> None:
+    """No photo of an item is one that a model could have been trained on."""
+    seen = {row["image_key"] for row in made.rows if row["split"] != "test"}
+    wrong = [item["item_id"] for item in made.all() if seen & {item["image_key"], *item.get("targets", ())}]
+    run.check(
+        "photos_are_unseen", not wrong, severity="critical", count=len(wrong), examples=wrong,
+        description="No photo that an item shows, or accepts as an answer, belongs to a train or val product.",
     )  # fmt: skip
 
 
@@ -118,18 +177,6 @@ def compositional(generator: Generator, rows: Iterable[Row]) -> list[Row]:
     return items
 
 
-def balance(items: list[Row], per_edit: int) -> list[Row]:
-    """At most `per_edit` items of each edit, those with the smallest item ids: a choice new products hardly change."""
-    ranked = sorted(items, key=lambda item: item["item_id"])
-    taken: Counter[str] = Counter()
-    kept = set()
-    for item in ranked:
-        if taken[item["edit"]] < per_edit:
-            taken[item["edit"]] += 1
-            kept.add(item["item_id"])
-    return [item for item in items if item["item_id"] in kept]
-
-
 def retrieval(rows: Iterable[Row]) -> list[Row]:
     """One item per test product with a title."""
     return [
@@ -140,17 +187,6 @@ def retrieval(rows: Iterable[Row]) -> list[Row]:
         }
         for row in rows if title_key(row["title"])
     ]  # fmt: skip
-
-
-def item_id(*parts: str) -> str:
-    """16 hex digits that name an item by what it asks, so the same question has the same id in every edition."""
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-
-
-def write(items: list[Row], columns: pa.Schema, path: Path) -> None:
-    """Write items with every writer setting fixed: the suites' record id must depend on the items alone."""
-    table = pa.Table.from_pylist(items, schema=columns)
-    pq.write_table(table, path, compression="zstd", compression_level=3, version="2.6", row_group_size=1 << 16)
 
 
 if __name__ == "__main__":
