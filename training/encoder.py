@@ -137,7 +137,12 @@ def _tower(spec: TowerSpec, embed_dim: int) -> Tower:
         from training.openclip import ClipImageTrunk, ClipTextTrunk
 
         return Tower(ClipImageTrunk(spec) if spec.mean else ClipTextTrunk(spec), nn.Identity())
-    trunk: Any = TimmTrunk(spec) if spec.kind == "timm" else BertTrunk(spec)
+    if spec.kind == "vit":
+        from training.vit import VitTrunk
+
+        trunk: Any = VitTrunk(spec)
+    else:
+        trunk = TimmTrunk(spec) if spec.kind == "timm" else BertTrunk(spec)
     return Tower(trunk, Head(trunk.width, spec.hidden, embed_dim, spec.dropout))
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from data.record import write_atomically
@@ -18,24 +20,35 @@ COLOURS = ("#1f4e79", "#b7791f", "#1a7f37", "#c0392b", "#6b4e9b", "#5f6b73", "#2
 
 
 class Journal:
-    """Means of the loss and its parts over every `log_every` steps.
+    """Means of the loss and its parts over every `log_every` steps, and what validations found.
 
-    `history` is a function of the training alone and goes into the model folder. The file at `path`, under runs/, also
-    says items per second and the seconds left.
+    `history` and `validations` are functions of the training alone and go into the model folder. The file at `path`,
+    under runs/, also says items per second and the seconds left; beside it lie the same numbers for TensorBoard.
+    Without a path nothing is written: the journal of a process that is not the first.
     """
 
-    def __init__(self, path: Path, steps: int, batch: int, log_every: int) -> None:
+    def __init__(self, path: Path | None, steps: int, batch: int, log_every: int) -> None:
         self.path, self.steps, self.batch, self.log_every = path, steps, batch, log_every
         self.history: History = []
+        self.validations: History = []
         self._sums: dict[str, Tensor] = {}
         self._count = 0
         self._since = (time.monotonic(), 0)
+        self._board: Any = None
 
     def open(self, step: int) -> None:
         """Start to write after `step` steps: what a killed run wrote beyond its last checkpoint is dropped."""
+        self._since = (time.monotonic(), step)
+        if self.path is None:
+            return
         kept = [line for line in _lines(self.path) if json.loads(line)["step"] <= step] if step else []
         write_atomically(self.path, "".join(f"{line}\n" for line in kept))
-        self._since = (time.monotonic(), step)
+        from tensorboard.summary import Writer
+
+        board = self.path.parent / "tensorboard"
+        if not step:
+            shutil.rmtree(board, ignore_errors=True)
+        self._board = Writer(str(board))
 
     def add(self, step: int, lr: float, parts: Mapping[str, Tensor]) -> None:
         """Take note of one step; its values stay on their device until the interval ends."""
@@ -45,21 +58,42 @@ class Journal:
         done = step + 1
         if done % self.log_every and done != self.steps:
             return
-        means = {key: round(float(total) / self._count, 6) for key, total in self._sums.items()}
+        totals = torch.stack([total.float() for total in self._sums.values()]).tolist()  # one wait for the device
+        means = {key: round(total / self._count, 6) for key, total in zip(self._sums, totals, strict=True)}
         line = {"step": done, "lr": float(f"{lr:.6g}"), **means}
         self.history.append(line)
         self._sums, self._count = {}, 0
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({**line, **self._rates(done)}) + "\n")
+        self._write({**line, **self._rates(done)})
+
+    def validated(self, done: int, numbers: Mapping[str, float]) -> bool:
+        """Take note of a validation after `done` steps; whether its first number is the best so far."""
+        line = {"step": done, **numbers}
+        first = next(iter(numbers))
+        best = all(line[first] > earlier[first] for earlier in self.validations)
+        self.validations.append(line)
+        self._write(line)
+        return best
 
     def state(self) -> dict[str, Any]:
         """What a resumed run needs, in types a checkpoint may hold."""
-        return {"history": json.dumps(self.history), "sums": dict(self._sums), "count": self._count}
+        logs = {"history": json.dumps(self.history), "validations": json.dumps(self.validations)}
+        return {**logs, "sums": dict(self._sums), "count": self._count}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Put `state` back."""
         self.history[:] = json.loads(state["history"])
+        self.validations[:] = json.loads(state["validations"])
         self._sums, self._count = dict(state["sums"]), state["count"]
+
+    def _write(self, line: Mapping[str, float]) -> None:
+        if self.path is None:
+            return
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+        for key, value in line.items():
+            if key != "step":
+                self._board.add_scalar(key, value, int(line["step"]))
+        self._board.flush()
 
     def _rates(self, done: int) -> dict[str, float]:
         begun, first = self._since

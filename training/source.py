@@ -7,7 +7,7 @@ is a function of (seed, epoch), so any step's batch can be made again.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +20,15 @@ from torch import Tensor
 
 from data.images import decode_rgb, in_threads, to_pixels
 from data.params import UserError
+from training import distributed
 from training.config import TrainerConfig
+from training.distributed import Outputs
 from training.encoder import DualEncoder
 from training.features import read_jpegs, trunk_features
 from training.sampling import TYPES, Integers, crops, draws, epoch_batches
-from training.task import Batch, Key, Tokens
+from training.task import DATASET, HARD, Batch, Key, Task
+from training.texts import Candidates, Texts, caption_kinds, sentence_features
 
-KINDS = ("title", "derived")  # caption kinds, in the order of the columns of `Products.captions`
 PRODUCTS, IMAGES, NEGATIVES = "products.parquet", "images.parquet", "negatives.parquet"
 
 
@@ -54,55 +56,6 @@ def load_products(dataset: Path, split: str) -> Products:
         image_keys=table.image_key.tolist(),
         captions=list(texts.where(texts.notna(), None).itertuples(index=False, name=None)),
     )
-
-
-class Texts:
-    """Distinct texts, tokenised once into one ragged array."""
-
-    def __init__(self, texts: Sequence[str], encoder: DualEncoder) -> None:
-        self.distinct = sorted(set(texts))
-        self.place = {text: i for i, text in enumerate(self.distinct)}
-        rows: list[list[int]] = []
-        for start in range(0, len(self.distinct), 4096):
-            ids, mask = encoder.tokenize(self.distinct[start : start + 4096])
-            rows += [row[: int(n)] for row, n in zip(ids.tolist(), mask.sum(1), strict=True)]
-        self.lengths = np.array([len(row) for row in rows])
-        self.starts = np.concatenate([[0], np.cumsum(self.lengths)[:-1]]).astype(np.int64)
-        self.flat = np.concatenate([np.array(row, dtype=np.int64) for row in rows])
-
-    def take(self, places: Integers) -> Tokens:
-        """The texts at `places` (N), padded with zeros to the longest of them."""
-        lengths = self.lengths[places]
-        column = np.arange(max(int(lengths.max()) if len(places) else 1, 1))
-        mask = column < lengths[:, None]
-        ids = np.where(mask, self.flat[np.where(mask, self.starts[places][:, None] + column, 0)], 0)
-        return Tokens(torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64)))
-
-
-class Candidates:
-    """Hard negatives of N products: for each (product, caption kind, type) a run of places in a `Texts`."""
-
-    def __init__(self, table: pd.DataFrame, row_ids: Sequence[str]) -> None:
-        position = {row_id: i for i, row_id in enumerate(row_ids)}
-        table = table[table.row_id.isin(position)]
-        cell = np.ravel_multi_index(
-            (
-                table.row_id.map(position).to_numpy(np.int64),
-                table.caption_kind.map({k: i for i, k in enumerate(KINDS)}).to_numpy(np.int64),
-                table.edit_type.map({t: i for i, t in enumerate(TYPES)}).to_numpy(np.int64),
-            ),
-            (len(row_ids), len(KINDS), len(TYPES)),
-        )
-        order = np.argsort(cell, kind="stable")
-        self.texts: list[str] = table.negative.to_numpy()[order].tolist()
-        counts = np.bincount(cell, minlength=len(row_ids) * len(KINDS) * len(TYPES))
-        self.counts = counts.reshape(len(row_ids), len(KINDS), len(TYPES))
-        self.starts = (np.cumsum(counts) - counts).reshape(self.counts.shape)
-
-    def draw(self, positions: Integers, kinds: Integers, chance: Any) -> tuple[Integers, Any]:
-        """Places in `texts` (B, 4) drawn by `chance` (B, 4) in [0, 1), and validity bool (B, 4)."""
-        counts, starts = self.counts[positions, kinds], self.starts[positions, kinds]
-        return starts + (chance * counts).astype(np.int64), counts > 0
 
 
 class Pictures(Protocol):
@@ -151,12 +104,43 @@ def crop_box(size: tuple[int, int], least: float, chance: Sequence[float]) -> tu
     return left, top, left + w, top + h
 
 
+class Batches(Protocol):
+    """What the training loop needs of a source of batches. A step's batch is a function of settings and state."""
+
+    @property
+    def steps(self) -> int: ...
+
+    def starts_epoch(self, step: int) -> int | None:
+        """The epoch whose first step this is, or None."""
+
+    def progress(self, step: int) -> float:
+        """Epochs done before this step: 1.5 is half through the second."""
+
+    def row_ids(self, step: int) -> list[str]:
+        """Names of the rows of the whole batch of a step."""
+
+    def batches(self, step: int) -> list[Batch]:
+        """This rank's micro-batches of a step, on the CPU."""
+
+    def observe(self, step: int, outputs: Outputs) -> None:
+        """Take note of what the model made of a step's rows (all ranks'), for later batches to depend on."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What a resumed run needs to give the same batches."""
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what `state` gave."""
+
+    def close(self) -> None:
+        """Stop making batches."""
+
+
 class Source:
     """Every batch of a training run, by step; the next one is made while the model works on this one."""
 
     def __init__(
         self, products: Products, encoder: DualEncoder, pictures: Pictures, config: TrainerConfig,
-        needs: frozenset[Key], negatives: pd.DataFrame | None = None, text_features: Tensor | None = None,
+        needs: frozenset[Key], negatives: pd.DataFrame | None = None,
     ) -> None:  # fmt: skip
         self.products, self.pictures, self.config, self.needs = products, pictures, config, needs
         self.candidates = Candidates(negatives, products.row_ids) if negatives is not None else None
@@ -165,12 +149,8 @@ class Source:
         own = [[self.texts.place.get(t, -1) if t else -1 for t in pair] for pair in products.captions]
         self.own = np.array(own, dtype=np.int64)
         self.negative_places = np.array([self.texts.place[t] for t in self.candidates.texts] if self.candidates else [])
-        self.text_features = text_features
-        self.plan = [
-            (epoch, positions)
-            for epoch in range(config.epochs)
-            for positions in epoch_batches(products.groups, config.batch, config.seed, epoch)
-        ]
+        self.pieces = pieces_of(config)
+        self.plan = self._plan()
         if not self.plan:
             kinds = len(set(products.groups.tolist()))
             raise UserError(
@@ -178,52 +158,100 @@ class Source:
             )
         self._drawn: tuple[int, Any, Any] = (-1, None, None)
         self._pool = ThreadPoolExecutor(1)
-        self._ahead: tuple[int, Future[Batch]] | None = None
+        self._ahead: tuple[int, Future[list[Batch]]] | None = None
 
     @property
     def steps(self) -> int:
         return len(self.plan)
 
     def starts_epoch(self, step: int) -> int | None:
-        """The epoch whose first step this is, or None."""
         epoch = self.plan[step][0]
         return epoch if step == 0 or self.plan[step - 1][0] != epoch else None
 
+    def progress(self, step: int) -> float:
+        return self.config.epochs * step / self.steps
+
     def row_ids(self, step: int) -> list[str]:
-        """The products of a step's batch."""
         return [self.products.row_ids[p] for p in self.plan[step][1].tolist()]
 
-    def batch(self, step: int) -> Batch:
-        """The batch of a step, on the CPU."""
-        ready = self._ahead[1].result() if self._ahead and self._ahead[0] == step else self._make(step)
-        self._ahead = (step + 1, self._pool.submit(self._make, step + 1)) if step + 1 < self.steps else None
+    def batches(self, step: int) -> list[Batch]:
+        ready = self._ahead[1].result() if self._ahead and self._ahead[0] == step else self._pieces(step)
+        planned = step + 1 < len(self.plan)
+        self._ahead = (step + 1, self._pool.submit(self._pieces, step + 1)) if planned else None
         return ready
 
+    def observe(self, step: int, outputs: Outputs) -> None:
+        """Batches here depend on (seed, epoch) alone."""
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """There is none."""
+
     def close(self) -> None:
-        """Stop making batches."""
         self._pool.shutdown(cancel_futures=True)
 
-    def _make(self, step: int) -> Batch:
-        epoch, positions = self.plan[step]
+    def _plan(self) -> list[tuple[int, Integers]]:
+        """(epoch, positions of the products) of every step."""
+        return [
+            (epoch, positions)
+            for epoch in range(self.config.epochs)
+            for positions in epoch_batches(self.products.groups, self.config.batch, self.config.seed, epoch)
+        ]
+
+    def _pieces(self, step: int) -> list[Batch]:
+        positions = self.plan[step][1]
+        return [self._make(step, positions[rows], np.arange(rows.start, rows.stop)) for rows in self.pieces]
+
+    def _make(self, step: int, positions: Integers, places: Integers) -> Batch:
+        """The rows `places` of a step's batch, which show the products at `positions`."""
+        epoch = self.plan[step][0]
         if self._drawn[0] != epoch:
             count, seed = len(self.products.row_ids), self.config.seed
             self._drawn = (epoch, draws(count, 1 + len(TYPES), seed, epoch), crops(count, seed, epoch))
         chance = self._drawn[1][positions]
         kinds = caption_kinds(self.own[positions], chance[:, 0], self.config.title_share)
-        batch: dict[str, Any] = {"image": self.pictures.take(positions, self._drawn[2])}
-        places = self.own[positions, kinds]
+        texts = self.own[positions, kinds]
+        batch: dict[str, Any] = {"place": torch.from_numpy(places)}
+        if "image" in self.needs:
+            batch["image"] = self.pictures.take(positions, self._drawn[2])
         if "caption" in self.needs:
-            batch["caption"] = self.texts.take(places)
-        if self.text_features is not None:
-            batch["text_features"] = self.text_features[places]
+            batch["caption"] = self.texts.take(texts)
         if "negatives" in self.needs and self.candidates is not None:
             drawn, valid = self.candidates.draw(positions, kinds, chance[:, 1:])
             batch["negatives"] = (self.texts.take(self.negative_places[drawn[valid]]), torch.from_numpy(valid))
+        for key, values in (("product", self.products.groups[positions]), ("text", texts), ("index", positions)):
+            if key in self.needs:
+                batch[key] = torch.from_numpy(values)
         return batch
 
 
-def caption_kinds(own: Integers, chance: Any, title_share: float) -> Integers:
-    """0 (title) or 1 (derived) per product; a product that lacks one shows the other. `own` (B, 2), -1 absent."""
-    wanted = (chance >= title_share).astype(np.int64)
-    rows = np.arange(len(own))
-    return np.where(own[rows, wanted] >= 0, wanted, 1 - wanted)
+def product_source(task: Task, config: TrainerConfig, name: str, source: type[Source] = Source) -> Source:
+    """Batches of the train split with the keys the method needs."""
+    products = load_products(DATASET, "train")
+    pictures = product_pictures(task.encoder, products, config, name)
+    negatives = pd.read_parquet(HARD / NEGATIVES) if "negatives" in task.needs else None
+    made = source(products, task.encoder, pictures, config, task.needs, negatives)
+    if "text.trunk" in config.frozen:
+        made.texts.features = sentence_features(task.encoder, made.texts)
+    return made
+
+
+def product_pictures(encoder: DualEncoder, products: Products, config: TrainerConfig, name: str) -> Pictures:
+    """Cached features where the image trunk is frozen, else pixels."""
+    if "image.trunk" in config.frozen:
+        return Features(encoder, DATASET, products.image_keys, name)
+    return Pixels(encoder, DATASET, products.image_keys, config.crop)
+
+
+def pieces_of(config: TrainerConfig) -> list[slice]:
+    """Rows of the global batch in each micro-batch of this rank."""
+    count = distributed.size() * config.accumulate
+    if config.batch % count:
+        raise UserError(
+            f"trainer.batch: {config.batch} does not divide into {distributed.size()} process(es) x "
+            f"{config.accumulate} micro-batch(es); choose a multiple of {count}."
+        )
+    each, first = config.batch // count, distributed.rank() * config.accumulate
+    return [slice(i * each, (i + 1) * each) for i in range(first, first + config.accumulate)]

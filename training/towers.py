@@ -150,38 +150,73 @@ class BertLayer(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """x (B, L, W), bias (B, 1, 1, L): 0 for tokens, a large negative number for padding."""
+        return self.feed(self.attend(x, bias)[0])
+
+    def attend(self, x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Self-attention with residual and norm (B, L, W), and its probabilities (B, heads, L, L)."""
         batch, length, width = x.shape
         q, k, v = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
         # Written out: at caption lengths torch's fused kernel is up to 8 times slower in the bf16 backward on CPUs.
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + bias
-        mixed = scores.softmax(-1).to(v.dtype) @ v
-        x = self.norm1(x + self.out(mixed.transpose(1, 2).reshape(batch, length, width)))
+        probabilities = scores.softmax(-1)
+        mixed = probabilities.to(v.dtype) @ v
+        return self.norm1(x + self.out(mixed.transpose(1, 2).reshape(batch, length, width))), probabilities
+
+    def feed(self, x: Tensor) -> Tensor:
+        """The feed-forward half with residual and norm (B, L, W)."""
         return self.norm2(x + self.down(F.gelu(self.up(x))))
 
 
 class BertTrunk(nn.Module):
-    """BERT with mean pooling over the tokens: ids, mask int64 (B, L) to (B, W). No dropout: encoding is a function."""
+    """BERT as a text tower: ids, mask int64 (B, L) to (B, W). No dropout: encoding is a function.
+
+    `spec.shape["pool"]` says what stands for a text: the mean over its tokens (sentence encoders, the default) or the
+    first token, `cls`.
+    """
 
     def __init__(self, spec: TowerSpec) -> None:
         super().__init__()
         s = spec.shape
         self.width = s["hidden_size"]
-        eps = s["layer_norm_eps"]
+        self.eps = s["layer_norm_eps"]
+        self.pooling = s.get("pool", "mean")
         self.words = nn.Embedding(s["vocab_size"], self.width)
         self.positions = nn.Embedding(s["max_position_embeddings"], self.width)
-        self.norm = nn.LayerNorm(self.width, eps=eps)
+        self.norm = nn.LayerNorm(self.width, eps=self.eps)
         self.layers = nn.ModuleList(
-            BertLayer(self.width, s["num_attention_heads"], s["intermediate_size"], eps)
+            BertLayer(self.width, s["num_attention_heads"], s["intermediate_size"], self.eps)
             for _ in range(s["num_hidden_layers"])
         )
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        x = self.norm(self.words(ids) + self.positions.weight[: ids.shape[1]])
-        bias = (1.0 - mask[:, None, None, :].to(x.dtype)) * -1e9
+        return self.pool(self.contextual(self.look_up(ids), mask), mask)
+
+    def look_up(self, ids: Tensor) -> Tensor:
+        """Word embeddings (B, L, W), which a pseudo word may replace."""
+        return self.words(ids)
+
+    def embed(self, words: Tensor) -> Tensor:
+        """What enters the first layer: words plus positions, normed. (B, L, W) for any sequence of width W."""
+        return self.norm(words + self.positions.weight[: words.shape[1]])
+
+    def contextual(self, words: Tensor, mask: Tensor) -> Tensor:
+        """Token features (B, L, W) after the last layer; those of padding mean nothing."""
+        x, bias = self.embed(words), padding_bias(mask, words.dtype)
         for layer in self.layers:
             x = layer(x, bias)
-        weights = mask[:, :, None].to(x.dtype)
-        return (x * weights).sum(1) / weights.sum(1)
+        return x
+
+    def pool(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """The text's feature (B, W)."""
+        if self.pooling == "cls":
+            return tokens[:, 0]
+        weights = mask[:, :, None].to(tokens.dtype)
+        return (tokens * weights).sum(1) / weights.sum(1)
+
+
+def padding_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """(B, L) mask of tokens as an attention bias (B, 1, 1, L): 0 for tokens, a large negative number for padding."""
+    return (1.0 - mask[:, None, None, :].to(dtype)) * -1e9
 
 
 def bert_state(source: dict[str, Tensor]) -> dict[str, Tensor]:

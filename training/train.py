@@ -1,32 +1,31 @@
-"""STAGE  Train one method from the base model; a run that was stopped or killed goes on where it was.
+"""STAGE  Train one method; a run that was stopped or killed goes on where it was.
 
 python -m training.train ce_clip
+torchrun --nproc-per-node 2 -m training.train ce_clip      (several devices, or processes, of one machine)
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from data import record, stage
-from data.params import UserError, canonical_hash, section
-from training import checkpoint, trainer
+from data.params import PARAMS, UserError, canonical_hash, load, strict
+from training import checkpoint, distributed, trainer
 from training.config import TrainerConfig
-from training.encoder import load_encoder, save_encoder
+from training.encoder import load_encoder
 from training.journal import write_history
 from training.methods import METHODS
-from training.source import NEGATIVES, Features, Pixels, Source, load_products
-from training.task import Task
-from training.validation import retrieval
+from training.task import BASE, Task
+from training.trainer import Fitted
 
-DATASET, BASE, MODELS = Path("store/dataset"), Path("store/models/base"), Path("store/models")
-HARD = Path("store/negatives")
+MODELS = Path("store/models")
+VALIDATION = "validation.jsonl"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,66 +37,85 @@ class Settings:
     config: Any
 
 
-def build(args: argparse.Namespace) -> None:
-    """Make `store/models/<method>`."""
-    method = METHODS[args.method]
-    settings = Settings(
-        args.method, section(TrainerConfig, "{preset}.trainer"),
-        section(method.Config, f"{{preset}}.methods.{args.method}"),
+def read_settings(name: str) -> Settings:
+    """The settings of a method in the present preset: its own `trainer` block goes over the preset's."""
+    content = load()
+    preset = content.get("preset", "starter")
+    where = f"{PARAMS}: {preset}.methods.{name}"
+    try:
+        shared, own = content[preset]["trainer"], content[preset]["methods"][name] or {}
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{where}: not found ({error}). Restore the file with `git checkout {PARAMS}`.") from None
+    over = own.get("trainer", {})
+    strict(TrainerConfig, over, f"{where}.trainer")
+    return Settings(
+        name, strict(TrainerConfig, {**shared, **over}, f"{PARAMS}: {preset}.trainer"),
+        strict(METHODS[name].Config, {key: value for key, value in own.items() if key != "trainer"}, where),
     )  # fmt: skip
-    name = f"train@{args.method}"
-    inputs = [DATASET, HARD, BASE]
+
+
+def build(args: argparse.Namespace) -> None:
+    """Make `store/models/<method>`. Of several processes the first writes, the others compute."""
+    method, settings = METHODS[args.method], read_settings(args.method)
+    joined = distributed.start()
+    try:
+        if distributed.rank() == 0:
+            _first(method, settings, args)
+        elif distributed.agreed(False):
+            fit(method, settings)
+    finally:
+        if joined:
+            distributed.stop()
+
+
+def _first(method: type[Task], settings: Settings, args: argparse.Namespace) -> None:
     with stage.run(
-        name, kind="model", command=f"python -m training.train {args.method}", out=MODELS / args.method, inputs=inputs,
-        parameters=settings, seeds={"trainer": settings.trainer.seed}, force=args.force,
+        method.stage, kind="model", command=f"python -m training.train {args.method}", out=MODELS / args.method,
+        inputs=list(method.inputs), parameters=settings, seeds={"trainer": settings.trainer.seed}, force=args.force,
     ) as run:  # fmt: skip
-        if run.up_to_date:
+        if not distributed.agreed(not run.up_to_date):
             return
-        train(method, settings, name, run)
-    checkpoint.clear(trainer.RUNS / name)
+        begun = time.monotonic()
+        task, fitted = fit(method, settings)
+        run.facts(training_seconds=round(time.monotonic() - begun, 2), device=str(task.encoder.logit_scale.device))
+        task.cpu().save(run.out)
+        _report(run, task, settings, fitted)
+    checkpoint.clear(trainer.RUNS / method.stage)
 
 
-def train(method: type[Task], settings: Settings, name: str, run: stage.Run) -> None:
-    """Train, save the encoder and its curve, and compare it with `base` on the validation split."""
+def fit(method: type[Task], settings: Settings) -> tuple[Task, Fitted]:
+    """Train a method from its start, or from where it was stopped."""
     trainer.prepare(settings.trainer)
-    task = method.build(settings.config, load_encoder(BASE))
-    before = record.read(BASE).summary
-    source = make_source(task, settings.trainer, name)
-    run.log(f"{len(source.products.row_ids)} products, {source.steps} steps of {settings.trainer.batch}")
-    begun = time.monotonic()
-    binding = canonical_hash(
-        {"settings": settings, "inputs": [record.describe_input(p) for p in (DATASET, HARD, BASE)]}
-    )
-    history = trainer.fit(task, source, settings.trainer, name=name, binding=binding)
-    run.facts(training_seconds=round(time.monotonic() - begun, 2), device=str(task.encoder.logit_scale.device))
-    encoder = task.encoders()["model"].cpu()
-    save_encoder(run.out, encoder)
-    run.picture(
-        "Loss", write_history(run.out, history, f"{settings.method}: mean loss per {settings.trainer.log_every} steps")
-    )
-    numbers = retrieval(encoder, load_products(DATASET, "val"), DATASET)
+    task = method.build(settings.config, load_encoder(BASE) if BASE in method.inputs else None)
+    source = task.source(settings.trainer, method.stage)
+    if distributed.rank() == 0:
+        stage.log(f"[{method.stage}] {source.steps} steps of {settings.trainer.batch}")
+    binding = canonical_hash({"settings": settings, "inputs": [record.describe_input(p) for p in method.inputs]})
+    return task, trainer.fit(task, source, settings.trainer, name=method.stage, binding=binding)
+
+
+def _report(run: stage.Run, task: Task, settings: Settings, fitted: Fitted) -> None:
+    """The curve, the validation numbers beside base's, and the check that it learnt."""
+    history = fitted.history
+    title = f"{settings.method}: mean loss per {settings.trainer.log_every} steps"
+    run.picture("Loss", write_history(run.out, history, title))
+    if fitted.validations:
+        lines = "".join(json.dumps(line) + "\n" for line in fitted.validations)
+        (run.out / VALIDATION).write_text(lines, encoding="utf-8")
+        run.table("Validation while training", fitted.validations)
+    numbers = task.validate()
     export = task.export_spec()
     run.summary(
-        method=settings.method, steps=source.steps, loss_first=history[0]["loss"], loss_last=history[-1]["loss"],
-        endpoints=export.endpoints, functions=export.functions, **numbers,
+        method=settings.method, steps=history[-1]["step"], loss_first=history[0]["loss"], loss_last=history[-1]["loss"],
+        endpoints=export.endpoints, functions=[*export.functions, *export.modules], **numbers,
     )  # fmt: skip
-    run.table("Validation retrieval", [
-        {"metric": key, "base": before.get(key), settings.method: value} for key, value in numbers.items()
+    before = record.read(BASE).summary if BASE in type(task).inputs else {}
+    run.table("Validation", [
+        {"metric": key, **({"base": before[key]} if key in before else {}), settings.method: value}
+        for key, value in numbers.items()
     ])  # fmt: skip
     falls = history[-1]["loss"] < history[0]["loss"]
     run.check("loss_falls", falls, severity="critical", description="The last interval's loss is below the first's.")
-
-
-def make_source(task: Task, config: TrainerConfig, name: str) -> Source:
-    """Batches of the train split with the keys the method needs."""
-    products = load_products(DATASET, "train")
-    pictures = (
-        Features(task.encoder, DATASET, products.image_keys, name)
-        if "image.trunk" in config.frozen
-        else Pixels(task.encoder, DATASET, products.image_keys, config.crop)
-    )
-    negatives = pd.read_parquet(HARD / NEGATIVES) if "negatives" in task.needs else None
-    return Source(products, task.encoder, pictures, config, task.needs, negatives)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

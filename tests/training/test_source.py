@@ -16,8 +16,9 @@ from training import sampling
 from training.config import TrainerConfig
 from training.encoder import load_encoder
 from training.methods.ce_clip import CeClip
-from training.source import Candidates, Source, caption_kinds, crop_box, load_products
-from training.train import DATASET, make_source
+from training.source import Source, crop_box, load_products
+from training.task import BASE, DATASET
+from training.texts import Candidates, caption_kinds
 
 
 @settings(max_examples=60, deadline=None)
@@ -91,7 +92,9 @@ def test_crops_lie_inside_and_keep_their_share(width: int, height: int, least: f
 
 def source(workspace: Path, **changes: object) -> Source:
     config = TrainerConfig(**{**tiny.PARAMS["starter"]["trainer"], **changes})  # type: ignore[index,arg-type,dict-item]
-    return make_source(CeClip.build(CeClip.Config(), load_encoder(Path("store/models/base"))), config, "test")
+    made = CeClip.build(CeClip.Config(), load_encoder(BASE)).source(config, "test")
+    assert isinstance(made, Source)
+    return made
 
 
 def texts_of(batch: object, key: str, made: Source, encoder_ids: dict[tuple[int, ...], str]) -> list[str]:
@@ -111,7 +114,7 @@ def test_negatives_in_a_batch_belong_to_their_captions(workspace: Path) -> None:
             zip(made.texts.starts, made.texts.lengths, made.texts.distinct, strict=True)}  # fmt: skip
     seen = 0
     for step in range(made.steps):
-        batch = made.batch(step)
+        batch = made.batches(step)[0]
         captions = texts_of(batch, "caption", made, rows)
         negatives = iter(texts_of(batch, "negatives", made, rows))
         for row_id, caption, valid in zip(made.row_ids(step), captions, batch["negatives"][1].tolist(), strict=True):
@@ -126,9 +129,9 @@ def test_negatives_in_a_batch_belong_to_their_captions(workspace: Path) -> None:
 
 def test_any_step_can_be_made_again(workspace: Path) -> None:
     first, second = source(workspace), source(workspace)
-    whole = [first.batch(step) for step in range(first.steps)]
+    whole = [first.batches(step)[0] for step in range(first.steps)]
     for step in (7, 2, 11):
-        batch = second.batch(step)
+        batch = second.batches(step)[0]
         assert (batch["image"] == whole[step]["image"]).all()
         assert (batch["caption"].ids == whole[step]["caption"].ids).all()
         assert (batch["negatives"][1] == whole[step]["negatives"][1]).all()

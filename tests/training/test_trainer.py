@@ -17,10 +17,12 @@ from data.params import UserError, strict
 from tests.training import tiny
 from training import checkpoint, train, trainer
 from training.config import TrainerConfig
+from training.distributed import Outputs
 from training.encoder import load_encoder
 from training.methods import METHODS
 from training.methods.clip import Clip
-from training.task import Batch, Task, Tokens
+from training.schedule import learning_rate
+from training.task import Task, Tokens
 
 BASE = Path("store/models/base")
 
@@ -29,9 +31,15 @@ def lines(path: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def clip() -> Clip:
+    task = Clip.build(Clip.Config(), load_encoder(BASE))
+    assert isinstance(task, Clip)
+    return task
+
+
 def fit(task: Task, **settings: object) -> list[dict[str, float]]:
     config = TrainerConfig(**{**tiny.PARAMS["starter"]["trainer"], **settings})  # type: ignore[index,arg-type,dict-item]
-    return trainer.fit(task, train.make_source(task, config, "unit"), config, name="unit", binding="b" * 64)
+    return trainer.fit(task, task.source(config, "unit"), config, name="unit", binding="b" * 64).history
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -70,7 +78,7 @@ def test_nothing_to_do_when_nothing_changed(workspace: Path, capsys: pytest.Capt
 
 def test_frozen_parameters_keep_their_values(workspace: Path) -> None:
     before = {n: p.clone() for n, p in load_encoder(BASE).named_parameters()}
-    task = Clip.build(Clip.Config(), load_encoder(BASE))
+    task = clip()
     fit(task)
     for name, parameter in task.encoder.named_parameters():
         frozen = name.startswith(("image.trunk", "text.trunk.words"))
@@ -79,7 +87,7 @@ def test_frozen_parameters_keep_their_values(workspace: Path) -> None:
 
 def test_pictures_are_cropped_and_learnt_from_when_the_trunk_is_not_frozen(workspace: Path) -> None:
     before = load_encoder(BASE).image.trunk.net.conv_stem.weight.detach().clone()
-    task = Clip.build(Clip.Config(), load_encoder(BASE))
+    task = clip()
     history = fit(task, frozen=(), crop=0.8, epochs=1)
     assert math.isfinite(history[-1]["loss"])
     assert not torch.equal(before, task.encoder.image.trunk.net.conv_stem.weight.detach())
@@ -87,17 +95,17 @@ def test_pictures_are_cropped_and_learnt_from_when_the_trunk_is_not_frozen(works
 
 def test_unknown_frozen_prefix(workspace: Path) -> None:
     with pytest.raises(UserError, match=r"trainer\.frozen: no parameter is named `text\.trunks"):
-        fit(Clip.build(Clip.Config(), load_encoder(BASE)), frozen=("text.trunks",))
+        fit(clip(), frozen=("text.trunks",))
 
 
 def test_batch_larger_than_the_catalog(workspace: Path) -> None:
     with pytest.raises(UserError, match=r"trainer\.batch: 64 is more than the 32 distinct training products"):
-        fit(Clip.build(Clip.Config(), load_encoder(BASE)), batch=64)
+        fit(clip(), batch=64)
 
 
 def test_unknown_method(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train.main(["ceclip"]) == 2
-    assert "method `ceclip` is unknown; choose one of: clip, ce_clip." in capsys.readouterr().err
+    assert "method `ceclip` is unknown; choose one of: clip, negclip, ce_clip," in capsys.readouterr().err
 
 
 def test_unknown_setting_of_a_method(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,7 +131,7 @@ def test_settings_out_of_range(values: dict[str, object], words: str) -> None:
 
 def test_schedule_warms_up_and_ends_near_zero() -> None:
     config = TrainerConfig(lr=2.0, warmup=4)
-    rates = [trainer.learning_rate(step, 20, config) for step in range(20)]
+    rates = [learning_rate(step, 20, config) for step in range(20)]
     assert rates[:4] == [0.5, 1.0, 1.5, 2.0]
     assert rates[4] == 2.0
     assert rates[12] == pytest.approx(1.0)  # half of the cosine
@@ -132,8 +140,8 @@ def test_schedule_warms_up_and_ends_near_zero() -> None:
 
 
 def test_no_decay_for_vectors_and_head_rate_for_heads(workspace: Path) -> None:
-    task = Clip.build(Clip.Config(), load_encoder(BASE))
-    trainer.freeze(task.encoder, ())
+    task = clip()
+    trainer.freeze(task, ())
     optimiser = trainer.make_optimiser(task, TrainerConfig(lr=1e-4, head_lr=1e-3))
     names = {id(p): n for n, p in task.named_parameters()}
     seen = set()
@@ -147,7 +155,7 @@ def test_no_decay_for_vectors_and_head_rate_for_heads(workspace: Path) -> None:
 
 
 def test_logit_scale_stays_within_its_bounds(workspace: Path) -> None:
-    task = Clip.build(Clip.Config(), load_encoder(BASE))
+    task = clip()
     for value, expected in ((9.0, math.log(100)), (-1.0, 0.0), (2.0, 2.0)):
         task.encoder.logit_scale.data.fill_(value)
         task.after_step()
@@ -160,8 +168,8 @@ class Spoilt(Clip):
     at = 5
     deed: Callable[[dict[str, Tensor]], None]
 
-    def training_step(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        parts = super().training_step(batch, step)
+    def losses(self, outputs: Outputs, step: int) -> dict[str, Tensor]:
+        parts = super().losses(outputs, step)
         if step == self.at:
             self.deed(parts)
         return parts
@@ -181,28 +189,28 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_products(workspac
     with pytest.raises(UserError, match=r"the loss of step 5 is not a finite number \(loss nan\)"):
         fit(spoilt(poison))
     saved = json.loads(Path("runs/train/unit/bad_batch.json").read_text(encoding="utf-8"))
-    task = Clip.build(Clip.Config(), load_encoder(BASE))
+    task = clip()
     config = TrainerConfig(**tiny.PARAMS["starter"]["trainer"])  # type: ignore[index,arg-type]
-    assert saved["row_ids"] == train.make_source(task, config, "unit").row_ids(5)
+    assert saved["row_ids"] == task.source(config, "unit").row_ids(5)
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_a_checkpoint_and_the_next_run_goes_on(workspace: Path, sign: signal.Signals) -> None:
     handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
-    whole = Clip.build(Clip.Config(), load_encoder(BASE))
+    whole = clip()
     expected = fit(whole)
     checkpoint.clear(Path("runs/train/unit"))
     with pytest.raises(UserError, match=rf"stopped by {sign.name} after step 6 of 12; the checkpoint is saved"):
         fit(spoilt(lambda parts: os.kill(os.getpid(), sign)))
     assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers
-    resumed = Clip.build(Clip.Config(), load_encoder(BASE))
+    resumed = clip()
     assert fit(resumed) == expected
     for (name, a), b in zip(whole.named_parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b), name
 
 
 def test_texts_are_encoded_in_length_buckets_in_their_order(workspace: Path) -> None:
-    task = Clip.build(Clip.Config(), load_encoder(BASE))
+    task = clip()
     words = ["red", "red shirts for men , brand 1 2 3", "blue bags", "green", "yellow watches for women"]
     groups = [Tokens(*task.encoder.tokenize(words[:2])), Tokens(*task.encoder.tokenize(words[2:]))]
     with torch.inference_mode():
