@@ -86,7 +86,7 @@ def test_a_clip_model_becomes_the_base_as_it_is(workspace: Path) -> None:
     assert train.main(["ce_clip"]) == 0
     trained = load_encoder(Path("store/models/ce_clip"))
     assert trained.config.image.kind == trained.config.text.kind == "open_clip"
-    assert not torch.equal(trained.image.trunk.net.conv1.weight, load_encoder(OUT).image.trunk.net.conv1.weight)
+    assert not torch.equal(trained.image.trunk.patches.weight, load_encoder(OUT).image.trunk.patches.weight)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +15,11 @@ from torch import nn
 from data.images import decode_rgb, to_pixels
 from data.params import UserError
 from tests.training import tiny
-from training import base, openclip
-from training.config import ClipWeights, ImageWeights, TextWeights, TowerSpec
-from training.encoder import embed_texts, load_encoder, save_encoder
+from training import base
+from training.config import ImageWeights, TextWeights, TowerSpec
 from training.towers import BertTrunk, Head, TimmTrunk, bert_state, fold_batch_norms
 
 ROOT = Path(__file__).resolve().parents[2]
-CLIP_CONFIG = {
-    "embed_dim": 16,
-    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "patch_size": 16, "head_width": 16},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
-}
 
 
 def timm_state() -> dict[str, torch.Tensor]:
@@ -162,97 +155,3 @@ def test_bert_state_finds_prefixed_names(workspace: Path) -> None:
     state = safetensors.torch.load_file("tiny-bert/model.safetensors")
     prefixed = {f"bert.{name}": tensor for name, tensor in state.items()}
     assert bert_state(prefixed).keys() == bert_state(state).keys()
-
-
-# --- CLIP -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def clip_model(tmp_path: Path) -> tuple[str, Path]:
-    """A tiny CLIP registered with open_clip, and a file of its random weights."""
-    import open_clip
-
-    name = "tiny-fitting-quickgelu"
-    (tmp_path / f"{name}.json").write_text(json.dumps({**CLIP_CONFIG, "quick_gelu": True}), encoding="utf-8")
-    open_clip.add_model_config(tmp_path / f"{name}.json")
-    torch.manual_seed(2)
-    model = open_clip.create_model(name)
-    torch.save(model.state_dict(), tmp_path / "clip.pt")
-    return name, tmp_path / "clip.pt"
-
-
-def test_a_clip_model_gives_open_clips_embeddings(clip_model: tuple[str, Path], tmp_path: Path) -> None:
-    import open_clip
-
-    name, file = clip_model
-    encoder = base.clip_encoder(ClipWeights(model=name, weights=str(file)))
-    save_encoder(tmp_path / "model", encoder)
-    encoder = load_encoder(tmp_path / "model")
-    theirs = open_clip.create_model(name, pretrained=str(file)).eval()
-    texts = ["Puma Women's Black Scarf", "a 2-in-1  coat, café style"]
-    pixels = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD))
-    with torch.no_grad():
-        expected = theirs.encode_text(open_clip.get_tokenizer(name)(texts), normalize=True)
-        torch.testing.assert_close(torch.from_numpy(embed_texts(encoder, texts)), expected, atol=1e-5, rtol=0)
-        expected = theirs.encode_image((pixels / 255 - mean) / std, normalize=True)
-        torch.testing.assert_close(encoder.encode_image(pixels), expected, atol=1e-5, rtol=0)
-    assert encoder.logit_scale.item() == pytest.approx(theirs.logit_scale.item())
-
-
-def test_tokens_after_the_end_do_not_matter(clip_model: tuple[str, Path]) -> None:
-    encoder = base.clip_encoder(ClipWeights(model=clip_model[0], weights=str(clip_model[1])))
-    ids, mask = encoder.tokenize(["a red dress"])
-    changed = nn.functional.pad(ids, (0, 20), value=320)
-    with torch.no_grad():
-        torch.testing.assert_close(encoder.encode_text(changed, nn.functional.pad(mask, (0, 20))),
-                                   encoder.encode_text(ids, mask), atol=1e-6, rtol=0)  # fmt: skip
-
-
-def test_clip_tokens_equal_open_clips() -> None:
-    import open_clip
-
-    texts = ["", "###", "Puma Men's Graphic T-shirt", "2011  A&B  café™ x50", "don't stop!!", "naïve fit 10.5 cm"]
-    tokenizer = openclip.tokenizer()
-    theirs = open_clip.SimpleTokenizer()
-    for text in texts:
-        expected = [theirs.sot_token_id, *theirs.encode(text), theirs.eot_token_id]
-        assert tokenizer.encode(text).ids == expected, text
-    assert tokenizer.encode("###").ids == [49406, 2, 15483, 49407]
-
-
-def test_the_active_activation_is_found_and_matters() -> None:
-    """A random-weight ViT-B/32 with QuickGELU and with GELU: same weights, other embeddings."""
-    import open_clip
-
-    torch.manual_seed(0)
-    quick = open_clip.create_model("ViT-B-32-quickgelu").eval()
-    plain = open_clip.create_model("ViT-B-32").eval()
-    plain.load_state_dict(quick.state_dict())
-    assert openclip.quick_gelu_active(quick)
-    assert not openclip.quick_gelu_active(plain)
-    text = open_clip.tokenize(["a red dress"])
-    with torch.no_grad():
-        gap = (quick.encode_text(text, normalize=True) - plain.encode_text(text, normalize=True)).abs().max()
-    assert gap > 1e-3
-
-
-def test_openai_weights_without_quickgelu_are_refused(
-    clip_model: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import open_clip
-
-    model = open_clip.create_model(clip_model[0])
-    for block in model.modules():
-        if hasattr(block, "gelu"):
-            block.gelu = nn.GELU()
-    monkeypatch.setattr(open_clip, "create_model", lambda *_, **__: model)
-    with pytest.raises(UserError, match="were trained with QuickGELU; use `tiny-fitting-quickgelu-quickgelu`"):
-        openclip.pretrained(clip_model[0], "openai")
-
-
-def test_unknown_clip_model_and_missing_file(clip_model: tuple[str, Path]) -> None:
-    with pytest.raises(UserError, match=r"no open_clip model of that name; did you mean ViT-B-32"):
-        openclip.pretrained("ViT-B-33", "")
-    with pytest.raises(UserError, match=r"cannot load tiny-fitting-quickgelu with weights `nowhere\.pt`"):
-        openclip.pretrained(clip_model[0], "nowhere.pt")
