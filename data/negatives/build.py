@@ -1,4 +1,8 @@
-"""STAGE  Hard-negative captions for every train and val product: attribute and object edits and argument swaps."""
+"""STAGE  Hard-negative captions for every train and val product: attribute and object edits and argument swaps.
+
+`negatives.parquet` holds edits none of which is true of its product; `swaps.parquet` holds NegCLIP's, per caption. Both
+are made here and not when a training starts: they are data, looked at and versioned as such, and parsing costs seconds.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +29,10 @@ from data.negatives.report import (
     check_hard_rule,
     count_table,
     draw_one,
+    share_table,
     tally_table,
 )
+from data.negatives.swaps import swap_table
 from data.params import section
 
 Row = dict[str, Any]
@@ -73,6 +79,7 @@ def build(args: argparse.Namespace) -> None:
         run.log(f"{len(negatives)} negatives of {captions} captions, {rate:.0f} captions/s on one core")
         pq.write_table(negatives, run.out / "negatives.parquet", compression="zstd")
         report(run, rows, negatives.to_pylist(), generator)
+        make_swaps(run, wanted, params.seed)
 
 
 def report(run: stage.Run, rows: list[Row], negatives: list[Row], generator: Generator) -> None:
@@ -97,6 +104,17 @@ def report(run: stage.Run, rows: list[Row], negatives: list[Row], generator: Gen
     by_id = {row["row_id"]: row for row in rows}
     draw_examples(page, negatives, by_id, DATASET / "images.parquet", "Hard negatives")
     run.picture("examples", page)
+
+
+def make_swaps(run: stage.Run, products: Sequence[Product], seed: int) -> None:
+    """`swaps.parquet`, how many captions have one, and why others have none."""
+    captions: dict[str, list[str]] = {
+        kind: [text for p in products if (text := p.caption(kind))] for kind in CAPTION_KINDS
+    }
+    table, tally = swap_table([text for texts in captions.values() for text in texts], seed)
+    pq.write_table(table, run.out / "swaps.parquet", compression="zstd")
+    run.table("NegCLIP's swaps: share of captions that have one", share_table(table, captions))
+    run.table("NegCLIP's swaps: what became of the kinds", [{"result": key, "count": n} for key, n in tally.items()])
 
 
 def make_generator(rows: list[Row], seed: int, candidates: int) -> Generator:

@@ -19,12 +19,12 @@ from data.negatives.lexicon import SHADES, Mention
 from data.negatives.ontology import METAL, METAL_PARTS, compatible
 from data.text import Token, fit_article, with_article
 
-_DETERMINERS = frozenset({"a", "an", "the", "one", "two", "three", "some", "his", "her", "its", "their"})
+DETERMINERS = frozenset({"a", "an", "the", "one", "two", "three", "some", "his", "her", "its", "their"})
 _ASYMMETRIC = frozenset({
     "on", "in", "under", "over", "above", "below", "behind", "inside", "into", "onto", "through", "holding", "wearing",
     "riding", "carrying", "eating", "chasing", "watching", "pulling", "pushing", "feeding", "covering",
 })  # fmt: skip
-_SYMMETRIC = frozenset({
+SYMMETRIC = frozenset({
     "and", "or", "with", "near", "beside", "by", "of", "around", "next", "to", "between", "among", "against", "at",
     "along",
 })  # fmt: skip
@@ -58,7 +58,7 @@ def _colour_swaps(source: Source) -> Iterator[Draft | str]:
         yield "true_of_group"
     else:
         first, second = (_span(source.reading.words, mention) for mention in colours)
-        yield _exchange(source.reading.caption, first, second)
+        yield exchange(source.reading.caption, first, second)
 
 
 def _metal_part(product: Product, colours: Sequence[Mention]) -> bool:
@@ -79,24 +79,24 @@ def _bound_apart(words: Sequence[Token], first: Mention, second: Mention, other:
 def _phrase_swaps(reading: Reading) -> Iterator[Draft | str]:
     words = reading.words
     for place, word in enumerate(words):
-        if word.text not in _ASYMMETRIC and word.text not in _SYMMETRIC:
+        if word.text not in _ASYMMETRIC and word.text not in SYMMETRIC:
             continue
         left, right = _phrase_before(words, place), _phrase_after(reading, place)
         if left is None or right is None:
             continue
-        if word.text in _SYMMETRIC:
+        if word.text in SYMMETRIC:
             yield "symmetric"
         else:
-            yield _exchange(reading.caption, left, right)
+            yield exchange(reading.caption, left, right)
 
 
 def _phrase_before(words: Sequence[Token], place: int) -> tuple[int, int] | None:
     """Characters of the noun phrase, determiner included, that ends just before token `place`."""
     for start in range(place - 1, -1, -1):
         text = words[start].text
-        if text in _ASYMMETRIC or text in _SYMMETRIC:
+        if text in _ASYMMETRIC or text in SYMMETRIC:
             return None
-        if text in _DETERMINERS:
+        if text in DETERMINERS:
             return (words[start].start, words[place - 1].end) if start < place - 1 else None
     return None
 
@@ -104,10 +104,10 @@ def _phrase_before(words: Sequence[Token], place: int) -> tuple[int, int] | None
 def _phrase_after(reading: Reading, place: int) -> tuple[int, int] | None:
     """Characters of the noun phrase, determiner included, that begins just after token `place`."""
     words = reading.words
-    if place + 2 >= len(words) or words[place + 1].text not in _DETERMINERS:
+    if place + 2 >= len(words) or words[place + 1].text not in DETERMINERS:
         return None
     last = place + 1
-    while last + 1 < len(words) and words[last + 1].text not in _ASYMMETRIC | _SYMMETRIC:
+    while last + 1 < len(words) and words[last + 1].text not in _ASYMMETRIC | SYMMETRIC:
         if reading.caption[words[last].end : words[last + 1].start].strip(" -"):
             break
         last += 1
@@ -120,7 +120,7 @@ def _span(words: Sequence[Token], mention: Mention) -> tuple[int, int]:
     return (words[mention.first - 1].start if shaded else mention.start), mention.end
 
 
-def _exchange(caption: str, first: tuple[int, int], second: tuple[int, int]) -> Draft:
+def exchange(caption: str, first: tuple[int, int], second: tuple[int, int]) -> Draft:
     """Swap two spans; a capital at the head of the caption stays at the head, and a/an follows its new word."""
     one, two = caption[slice(*first)], caption[slice(*second)]
     between = caption[first[1] : second[0]]

@@ -6,12 +6,15 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
+
 from data.negatives.audit import violations
 from data.negatives.blind import blind_table
 from data.negatives.captions import CAPTION_KINDS
 from data.negatives.edits import EDITS, seed_of
 from data.negatives.filters import REASONS
 from data.negatives.generate import Generator
+from data.negatives.swaps import KINDS
 from data.stage import Run
 
 Row = Mapping[str, Any]
@@ -45,6 +48,19 @@ def tally_table(generator: Generator) -> list[dict[str, Any]]:
             **refused, "refused_share": share,
         })  # fmt: skip
     return rows
+
+
+def share_table(swaps: pa.Table, captions: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """Rows {caption_kind, captions, with_swap} and the share of captions whose negatives have each kind of span."""
+    kinds: dict[str, set[str]] = defaultdict(set)
+    for caption, kind in zip(swaps["caption"].to_pylist(), swaps["kind"].to_pylist(), strict=True):
+        kinds[caption].add(kind)
+    return [
+        {"caption_kind": name, "captions": len(texts),
+         "with_swap": round(sum(text in kinds for text in texts) / max(1, len(texts)), 4),
+         **{kind: round(sum(kind in kinds.get(text, ()) for text in texts) / max(1, len(texts)), 4) for kind in KINDS}}
+        for name, texts in captions.items()
+    ]  # fmt: skip
 
 
 def draw_one(negatives: Iterable[Row], seed: int) -> list[Row]:
