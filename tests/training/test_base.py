@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from tests.training import tiny
-from tests.training.test_towers import CLIP_CONFIG
+from tests.training.test_openclip import CLIP_CONFIG
 from training import base
 from training.encoder import load_encoder
 
