@@ -39,9 +39,16 @@ def encoder(built: Path) -> DualEncoder:
 
 
 def task(encoder: DualEncoder, **config: object) -> CeClip:
-    made = CeClip.build(CeClip.Config(**config), encoder)  # type: ignore[arg-type]
+    """CE-CLIP in float64 with fixture A's scale."""
+    encoder.logit_scale = torch.nn.Parameter(SCALE.log())
+    made = CeClip(CeClip.Config(**config), encoder)  # type: ignore[arg-type]
     made.theta = made.theta.double()
     return made
+
+
+def losses(ce: CeClip) -> dict[str, Tensor]:
+    """A step on fixture A."""
+    return ce.losses({"image": IMAGE, "text": TEXT, "negative": NEGATIVE, "valid": VALID}, 0)
 
 
 # --- layout -----------------------------------------------------------------------------------------------------------
@@ -81,18 +88,18 @@ def test_cmr_gradients_and_none_into_theta() -> None:
 
 def test_threshold_is_used_before_it_moves(encoder: DualEncoder) -> None:
     ce = task(encoder)
-    first = ce.losses(IMAGE, TEXT, NEGATIVE, VALID, SCALE)
+    first = losses(ce)
     assert first["cmr"].item() == pytest.approx(0.09)  # 0.135 here would mean: updated before use
     near(ce.theta, [0.04, 0.40, 0.32, 0.00])
-    second = ce.losses(IMAGE, TEXT, NEGATIVE, VALID, SCALE)
+    second = losses(ce)
     assert second["cmr"].item() == pytest.approx(0.135)
 
 
 def test_threshold_is_bounded(encoder: DualEncoder) -> None:
     ce = task(encoder, upper=0.3)
-    ce.losses(IMAGE, TEXT, NEGATIVE, VALID, SCALE)
+    losses(ce)
     near(ce.theta, [0.04, 0.30, 0.30, 0.00])
-    assert ce.losses(IMAGE, TEXT, NEGATIVE, VALID, SCALE)["cmr"].item() == pytest.approx(0.1325)
+    assert losses(ce)["cmr"].item() == pytest.approx(0.1325)
 
 
 def test_threshold_counts_by_the_mask() -> None:
@@ -125,16 +132,16 @@ def test_a_type_without_valid_negatives_keeps_its_threshold(mode: str) -> None:
 def test_threshold_modes(encoder: DualEncoder) -> None:
     """max: θ_k = max_b m (g - h) / 5, by hand (1.6 - 1.2) / 5 for types 0 and 1; fixed: never moves, no bound."""
     ce = task(encoder, threshold="max")
-    ce.losses(IMAGE, TEXT, NEGATIVE, VALID, SCALE)
+    losses(ce)
     near(ce.theta, [0.08, 0.08, 0.208, 0.0])
     fixed = task(encoder, threshold="fixed", fixed=12.0)
-    fixed.losses(IMAGE, TEXT, NEGATIVE, VALID, SCALE)
+    losses(fixed)
     near(fixed.theta, [12.0] * 4)
 
 
 def test_threshold_starts_anew_with_each_epoch_and_survives_a_checkpoint(encoder: DualEncoder) -> None:
     ce = task(encoder)
-    ce.losses(IMAGE, TEXT, NEGATIVE, VALID, SCALE)
+    losses(ce)
     other = task(encoder)
     other.load_extra_state(ce.extra_state())
     near(other.theta, [0.04, 0.40, 0.32, 0.00])
@@ -187,8 +194,8 @@ def test_released_forms_stay_finite_when_their_target_is_invalid() -> None:
 def test_totals_of_two_calls(encoder: DualEncoder) -> None:
     for mode, first, second in (("paper", 1.614462, 1.623462), ("released_head", 1.558167, 1.567167)):
         ce = task(encoder, imc=mode, imc_mask_invalid=False)
-        assert ce.losses(IMAGE, TEXT, NEGATIVE, VALID, SCALE)["loss"].item() == pytest.approx(first, abs=1e-6)
-        assert ce.losses(IMAGE, TEXT, NEGATIVE, VALID, SCALE)["loss"].item() == pytest.approx(second, abs=1e-6)
+        assert losses(ce)["loss"].item() == pytest.approx(first, abs=1e-6)
+        assert losses(ce)["loss"].item() == pytest.approx(second, abs=1e-6)
 
 
 def test_defaults_are_the_papers() -> None:
@@ -221,7 +228,7 @@ def naive(encoder: DualEncoder) -> tuple[Tensor, Tensor]:
 def shared(ce: CeClip) -> tuple[Tensor, Tensor]:
     valid = torch.tensor([[text is not None for text in row] for row in WRONG])
     texts = [text for row in WRONG for text in row if text]
-    return ce.encode(Tokens(*ce.encoder.tokenize(CAPTIONS)), Tokens(*ce.encoder.tokenize(texts)), valid)
+    return ce.five_texts(Tokens(*ce.encoder.tokenize(CAPTIONS)), Tokens(*ce.encoder.tokenize(texts)), valid)
 
 
 def test_trimmed_bucketed_and_shared_encoding_equals_the_naive_one(built: Path) -> None:
@@ -230,7 +237,7 @@ def test_trimmed_bucketed_and_shared_encoding_equals_the_naive_one(built: Path) 
     outputs = []
     for fast in (True, False):
         encoder = load_encoder(built / "store/models/base")
-        ce = CeClip.build(CeClip.Config(), encoder)
+        ce = CeClip(CeClip.Config(), encoder)
         text, negative = shared(ce) if fast else naive(encoder)
         weights = torch.randn(negative.shape, generator=torch.Generator().manual_seed(1))
         (negative * weights).sum().backward()
@@ -244,11 +251,12 @@ def test_trimmed_bucketed_and_shared_encoding_equals_the_naive_one(built: Path) 
 
 
 def test_a_batch_without_any_valid_negative(encoder: DualEncoder) -> None:
-    ce = CeClip.build(CeClip.Config(), encoder)
+    ce = CeClip(CeClip.Config(), encoder)
     none = Tokens(torch.zeros(0, 1, dtype=torch.int64), torch.zeros(0, 1, dtype=torch.int64))
     valid = torch.zeros(2, 4, dtype=torch.bool)
-    text, negative = ce.encode(Tokens(*encoder.tokenize(CAPTIONS)), none, valid)
-    parts = ce.losses(torch.nn.functional.normalize(torch.randn(2, 8), dim=1), text, negative, valid, ce.scale())
+    text, negative = ce.five_texts(Tokens(*encoder.tokenize(CAPTIONS)), none, valid)
+    image = torch.nn.functional.normalize(torch.randn(2, 8), dim=1)
+    parts = ce.losses({"image": image, "text": text, "negative": negative, "valid": valid}, 0)
     assert torch.isfinite(parts["loss"])
     assert parts["cmr"].item() == 0
     assert torch.all(ce.theta == 0)
@@ -264,11 +272,12 @@ def toy(ce: CeClip, steps: int, only_itc: bool) -> tuple[float, list[Tensor]]:
     valid = torch.ones(8, 4, dtype=torch.bool)
     valid[:, 3] = False
     scale = torch.tensor(10.0)
+    ce.encoder.logit_scale = torch.nn.Parameter(scale.log(), requires_grad=False)
     optimiser = torch.optim.SGD(features, lr=0.2)
     thetas = []
     for _ in range(steps):
         image, text, negative = (torch.nn.functional.normalize(f, dim=-1) for f in features)
-        parts = ce.losses(image, text, negative, valid, scale)
+        parts = ce.losses({"image": image, "text": text, "negative": negative, "valid": valid}, 0)
         optimiser.zero_grad()
         parts["itc" if only_itc else "loss"].backward()
         optimiser.step()
@@ -279,9 +288,9 @@ def toy(ce: CeClip, steps: int, only_itc: bool) -> tuple[float, list[Tensor]]:
 
 def test_ranking_widens_the_gap_more_than_itc_alone(encoder: DualEncoder) -> None:
     config = CeClip.Config(alpha=1.0, beta=0.0, upper=8.0)
-    start, _ = toy(CeClip.build(config, encoder), 1, only_itc=True)
-    control, _ = toy(CeClip.build(config, encoder), 200, only_itc=True)
-    ranked, thetas = toy(CeClip.build(config, encoder), 200, only_itc=False)
+    start, _ = toy(CeClip(config, encoder), 1, only_itc=True)
+    control, _ = toy(CeClip(config, encoder), 200, only_itc=True)
+    ranked, thetas = toy(CeClip(config, encoder), 200, only_itc=False)
     assert ranked > control > start
     bound = torch.stack(thetas)
     assert bool(((bound >= 0) & (bound <= 8)).all())

@@ -7,17 +7,16 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from training import train
 from training.config import TrainerConfig
 from training.encoder import load_encoder
 from training.methods.clip import Clip
 
 
 def test_the_loss_is_the_symmetric_cross_entropy_of_the_batch(workspace: Path) -> None:
-    task = Clip.build(Clip.Config(), load_encoder(Path("store/models/base")))
+    task = Clip(Clip.Config(), load_encoder(Path("store/models/base")))
     config = TrainerConfig(batch=8, epochs=1, frozen=("image.trunk",), precision="fp32", threads=1)
-    source = train.make_source(task, config, "test")
-    batch = source.batch(0)
+    source = task.source(config, "test")
+    (batch,) = source.batches(0)
     source.close()
     assert "negatives" not in batch
     with torch.no_grad():

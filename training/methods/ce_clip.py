@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from training.distributed import Outputs
 from training.encoder import DualEncoder
 from training.losses import MASKED, itc
 from training.sampling import TYPES
@@ -30,6 +31,7 @@ class CeClip(Task):
     """CE-CLIP. θ is this task's only state besides the encoder."""
 
     needs = frozenset({"image", "caption", "negatives"})
+    stage = "train@ce_clip"
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Config:
@@ -70,13 +72,14 @@ class CeClip(Task):
         """θ starts anew with every epoch: in the reference it is a local of the epoch's function [EFG train.py]."""
         self.theta.fill_(self.config.fixed if self.config.threshold == "fixed" else 0.0)
 
-    def training_step(self, batch: Batch, step: int) -> dict[str, Tensor]:
+    def encode(self, batch: Batch, step: int) -> Outputs:
+        """image I and text T (b, D), negative N (b, K, D), valid m bool (b, K)."""
         negatives, valid = batch["negatives"]
-        text, negative = self.encode(batch["caption"], negatives, valid)
-        return self.losses(self.images(batch), text, negative, valid, self.scale())
+        text, negative = self.five_texts(batch["caption"], negatives, valid)
+        return {"image": self.images(batch), "text": text, "negative": negative, "valid": valid}
 
-    def encode(self, captions: Tokens, negatives: Tokens, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """T (B, D) and N (B, K, D). The text of invalid negatives is encoded once and shared; its gradients add up."""
+    def five_texts(self, captions: Tokens, negatives: Tokens, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """T (b, D) and N (b, K, D). The text of invalid negatives is encoded once and shared; its gradients add up."""
         features = self.texts(captions, negatives, self.invalid.to(valid.device))
         count = len(captions.ids)
         rows = torch.full(valid.shape, len(features) - 1, device=valid.device)
@@ -84,15 +87,17 @@ class CeClip(Task):
         stacked = torch.cat([features[:count], features[rows.flatten()]])
         return split_texts(stacked, count)
 
-    def losses(self, image: Tensor, text: Tensor, negative: Tensor, valid: Tensor, scale: Tensor) -> dict[str, Tensor]:
+    def losses(self, outputs: Outputs, step: int) -> dict[str, Tensor]:
         """All parts, with the θ of the step before; θ then moves on to this batch (the order matters) [EFG loss.py]."""
-        c = self.config
+        c, scale = self.config, self.scale()
+        image, text, negative, valid = (outputs[key] for key in ("image", "text", "negative", "valid"))
         g = scale * (image * text).sum(1)
         h = scale * torch.einsum("bd,bkd->bk", image, negative)
+        e = scale * torch.einsum("bd,jkd->bjk", text, negative)
         parts = {
             "itc": itc(image, text, scale, negative, valid if c.itc_mask_invalid else None),
             "cmr": cmr(g, h, valid, self.theta, c.cmr_reduction),
-            "imc": imc(c.imc, g, scale * torch.einsum("bd,jkd->bjk", text, negative), valid, c.imc_mask_invalid),
+            "imc": imc(c.imc, g, e, valid, c.imc_mask_invalid),
         }
         loss = parts["itc"] + c.alpha * parts["cmr"] + c.beta * parts["imc"]
         if c.threshold != "fixed":

@@ -10,6 +10,7 @@ import dataclasses
 
 from torch import Tensor
 
+from training.distributed import Outputs
 from training.losses import itc
 from training.task import Batch, Task
 
@@ -18,10 +19,15 @@ class Clip(Task):
     """The control has no settings of its own; those of the optimiser are the trainer's."""
 
     needs = frozenset({"image", "caption"})
+    stage = "train@clip"
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Config:
         pass
 
-    def training_step(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        return {"loss": itc(self.images(batch), self.texts(batch["caption"]), self.scale())}
+    def encode(self, batch: Batch, step: int) -> Outputs:
+        """I and T, (b, D) each."""
+        return {"image": self.images(batch), "text": self.texts(batch["caption"])}
+
+    def losses(self, outputs: Outputs, step: int) -> dict[str, Tensor]:
+        return {"loss": itc(outputs["image"], outputs["text"], self.scale())}
