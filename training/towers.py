@@ -5,6 +5,7 @@ The CLIP towers are in openclip.py. Batch axis B, channels C, tokens L, width W,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import timm
@@ -104,10 +105,41 @@ class TimmTrunk(nn.Module):
         )
 
     def forward(self, pixels: Tensor) -> Tensor:
+        return self._pool(self._maps(pixels))
+
+    def tokens(self, pixels: Tensor) -> Tensor:
+        """Patch features (B, P, W), row by row: the highest level that is pooled, or the last layer."""
+        return self.with_tokens(pixels, ())[1]
+
+    def with_tokens(self, pixels: Tensor, levels: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Features (B, F) and patch features (B, P, W) of one pass.
+
+        `levels`, of those that are pooled, are brought to the grid of the highest of them and put side by side: W is
+        the sum of their channels. Colour lives in the low ones, kinds of things in the high. None for that of `tokens`.
+        """
+        maps = self._maps(pixels)
+        chosen = [maps[self.levels.index(level)] for level in sorted(levels)] or maps[-1:]
+        rows, columns = chosen[-1].shape[2:]
+        return self._pool(maps), torch.cat([_resampled(level, rows, columns) for level in chosen], 1).flatten(2).mT
+
+    def token_width(self, levels: Sequence[int]) -> int:
+        """W of `with_tokens`. Raises `UserError` for a level that is not pooled, and so not computed."""
+        if unknown := set(levels) - set(self.levels):
+            raise UserError(f"patch_levels: {unknown.pop()} is not one of the image tower's levels {self.levels}.")
+        if not self.levels:
+            return self.net.num_features
+        return sum(self.net.feature_info[level]["num_chs"] for level in levels or self.levels[-1:])
+
+    def _maps(self, pixels: Tensor) -> list[Tensor]:
+        """Feature maps (B, C, h, w) of `levels`, or of the last layer."""
         x = ((pixels.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         if not self.levels:
-            return self.net.forward_features(x).mean((2, 3))
-        maps = self.net.forward_intermediates(x, indices=self.levels, intermediates_only=True)
+            return [self.net.forward_features(x)]
+        return self.net.forward_intermediates(x, indices=self.levels, intermediates_only=True)
+
+    def _pool(self, maps: list[Tensor]) -> Tensor:
+        if not self.levels:
+            return maps[0].mean((2, 3))
         pooled = []
         for level in maps:
             centre = level.mean((2, 3))
@@ -119,6 +151,20 @@ class TimmTrunk(nn.Module):
             cells = F.avg_pool2d(level, (level.shape[2] // rows, level.shape[3] // columns))
             pooled.append(cells.flatten(1))
         return torch.cat(pooled, 1)
+
+
+def _resampled(level: Tensor, rows: int, columns: int) -> Tensor:
+    """(B, C, h, w) averaged over the cells of a grid: (B, C, rows, columns). A cell may cut through a position."""
+    down, across = (_overlaps(n, to).to(level) for n, to in zip(level.shape[2:], (rows, columns), strict=True))
+    return down @ level @ across.T
+
+
+def _overlaps(size: int, cells: int) -> Tensor:
+    """Share (cells, size) of each of `size` positions in each of `cells` equal cells; every row sums to 1."""
+    edges = torch.arange(cells + 1, dtype=torch.float64) * size / cells
+    position = torch.arange(size, dtype=torch.float64)
+    covered = torch.minimum(edges[1:, None], position + 1) - torch.maximum(edges[:-1, None], position)
+    return covered.clamp_min(0) * cells / size
 
 
 def fold_batch_norms(net: nn.Module) -> nn.Module:
