@@ -113,7 +113,7 @@ def nearest(features: npt.NDArray[np.float32], families: Sequence[Integers], cou
     A row with fewer than `count` such neighbours has its nearest several times. Raises `UserError` if one has none.
     """
     everyone = torch.from_numpy(features)
-    codes = [torch.from_numpy(np.asarray(family)) for family in families]
+    codes = [torch.tensor(family) for family in families]
     found = []
     for start in range(0, len(features), BLOCK):
         rows = slice(start, start + BLOCK)

@@ -24,6 +24,12 @@ WORDS = [
     "[PAD]", "[UNK]", "[CLS]", "[SEP]", "#", *COLOURS, *ARTICLES, "for", "men", "women", "brand", ",", *DIGITS,
     *(f"##{digit}" for digit in DIGITS),
 ]  # fmt: skip
+VIT = "test_vit"
+TOWERS = {  # of the methods that build their own
+    "image": VIT, "image_file": "tiny-vit.safetensors", "image_layers": 2, "grid": [2, 2], "text": "tiny-bert",
+    "text_layers": 2, "max_tokens": 16, "embed_dim": 8,
+}  # fmt: skip
+OWN = {"frozen": [], "crop": 1.0}
 PARAMS = {
     "preset": "starter",
     "starter": {
@@ -37,8 +43,12 @@ PARAMS = {
         },
         "trainer": {"epochs": 3, "batch": 8, "lr": 1e-4, "head_lr": 1e-3, "warmup": 2, "log_every": 2, "threads": 1,
                     "checkpoint_every": 3, "frozen": ["image.trunk", "text.trunk.words"]},
-        "methods": {"clip": {}, "ce_clip": {}},
+        "methods": {
+            "clip": {}, "ce_clip": {}, "negclip": {}, "cma_clip": {}, "lincir": {},
+            "syncmask": {"towers": TOWERS, "trainer": OWN}, "simla": {"towers": TOWERS, "trainer": OWN},
+        },
     },
+    "corpus": {"held_out": 0.1},
 }  # fmt: skip
 
 
@@ -52,6 +62,8 @@ def write_workspace(folder: Path) -> None:
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
     safetensors.torch.save_file(net.state_dict(), folder / "tiny.safetensors")
+    state = {k: v for k, v in timm.create_model(VIT).state_dict().items() if not k.startswith("head")}
+    safetensors.torch.save_file(state, folder / "tiny-vit.safetensors")
     write_bert(folder / "tiny-bert")
     write_store(folder / "store")
 
@@ -94,7 +106,8 @@ def write_store(store: Path) -> None:
         split = "train" if i < 32 else ("val" if i < 40 else "test")
         products.append({
             "row_id": f"{i:016x}", "id": str(i), "title": title, "derived_caption": caption, "base_colour": colour,
-            "article_type": article, "image_key": f"{i:032x}", "group": i, "split": split,
+            "article_type": article, "gender": gender, "season": ("summer", "winter")[i // 2 % 2], "usage": "casual",
+            "image_key": f"{i:032x}", "group": i, "split": split,
         })  # fmt: skip
         images.append({"image_key": f"{i:032x}", "jpeg": stream.getvalue(), "width": 12, "height": 16})
         if i % 8 == 7:  # every eighth product has no negatives at all
@@ -106,7 +119,17 @@ def write_store(store: Path) -> None:
             if text and i % 2:
                 other = ARTICLES[(ARTICLES.index(article) + 1) % 4]
                 negatives.append(_negative(i, kind, text, "object", "article", 0, article, other))
-    for name, rows in (("dataset/products", products), ("dataset/images", images), ("negatives/negatives", negatives)):
+    swaps = [
+        {"caption": text, "kind": "adjective", "negative": " ".join(reversed(text.split())), "start": 0, "end": 1,
+         "replacement": "x"}
+        for product in products for text in (product["title"], product["derived_caption"]) if text and "for" in text
+    ]  # fmt: skip
+    for name, rows in (
+        ("negatives/swaps", swaps),
+        ("dataset/products", products),
+        ("dataset/images", images),
+        ("negatives/negatives", negatives),
+    ):
         path = store / f"{name}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         pd.DataFrame(rows).to_parquet(path)
@@ -120,6 +143,14 @@ def _negative(
         "candidate": candidate, "negative": text.replace(old, new), "start": text.index(old),
         "end": text.index(old) + len(old), "original": old, "replacement": new,
     }  # fmt: skip
+
+
+def _swap(text: str) -> dict[str, object]:
+    """NegCLIP's swap of the first and the last word."""
+    first, *inner, last = text.split()
+    negative = " ".join([last, *inner, first])
+    return {"caption": text, "kind": "singular_noun", "negative": negative, "start": 0, "end": len(text),
+            "replacement": negative}  # fmt: skip
 
 
 def change_params(folder: Path, key: str, **values: object) -> None:
