@@ -26,6 +26,7 @@ REGISTRY = "runs/serving/registry.jsonl"
 LANDING_ASSET = "catalog/drops"
 META_KEYS = {"asset", "group", "kinds", "owner"}
 STAGE_KEYS = {"cmd", "deps", "params", "outs", "desc", "meta", "matrix"}
+LOOP_KEYS = {"foreach", "do"}
 _REFERENCE = re.compile(r"\$\{([^}]+)\}")
 
 
@@ -173,16 +174,23 @@ def _state(path: Path) -> list[Any]:
 
 
 def _expand(name: str, body: Mapping[str, Any], values: Mapping[str, Any], path: Path) -> Iterator[Stage]:
-    unknown = set(body) - STAGE_KEYS
+    where = f"{path}: {name}"
+    unknown = set(body) - (LOOP_KEYS if "foreach" in body else STAGE_KEYS)
     if unknown:
-        raise UserError(f"{path}: {name}: the key(s) {', '.join(sorted(unknown))} are not supported. Remove them.")
+        raise UserError(f"{where}: the key(s) {', '.join(sorted(unknown))} are not supported. Remove them.")
+    if "foreach" in body:
+        if not isinstance(body["foreach"], Mapping) or "do" not in body:
+            raise UserError(f"{where}: `foreach` must be a mapping, with the stage below `do`.")
+        for key, item in body["foreach"].items():
+            filled = _fill(body["do"], {**values, "key": key, "item": item}, where)
+            yield _stage(f"{name}@{key}", filled, where)
+        return
     axes = body.get("matrix", {})
     for combination in itertools.product(*axes.values()):
         item = dict(zip(axes, combination, strict=True))
-        scope = {**values, "item": item}
         suffix = f"@{'-'.join(map(str, combination))}" if item else ""
-        filled = _fill({key: value for key, value in body.items() if key != "matrix"}, scope, f"{path}: {name}")
-        yield _stage(f"{name}{suffix}", filled, f"{path}: {name}")
+        rest = {key: value for key, value in body.items() if key != "matrix"}
+        yield _stage(f"{name}{suffix}", _fill(rest, {**values, "item": item}, where), where)
 
 
 def _stage(name: str, body: Mapping[str, Any], where: str) -> Stage:

@@ -174,6 +174,7 @@ def fold_batch_norms(net: nn.Module) -> nn.Module:
             found = getattr(module, norm)
             setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), found))
             setattr(module, norm, found.act)
+    net.requires_grad_()  # torch's folded biases come without
     if any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
         raise ValueError(
             f"{type(net).__name__} has batch norms this code cannot fold; use an efficientnet architecture."

@@ -12,13 +12,15 @@ from tests.training import tiny
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny workspace whose base model was made once; do not write into it."""
+    """A tiny workspace whose corpus and base model were made once; do not write into it."""
     folder = tmp_path_factory.mktemp("tiny")
     tiny.write_workspace(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        from data import corpus
         from training import base
 
+        assert corpus.main([]) == 0
         assert base.main([]) == 0
     return folder
 
