@@ -14,7 +14,7 @@ from torch import Tensor
 
 from data.record import write_atomically
 
-METRICS, CURVE = "metrics.jsonl", "loss.png"
+METRICS, CURVE, BOARDS = "metrics.jsonl", "loss.png", "tensorboard"
 History = list[dict[str, Any]]
 COLOURS = ("#1f4e79", "#b7791f", "#1a7f37", "#c0392b", "#6b4e9b", "#5f6b73", "#2a9d8f", "#8d5524")
 
@@ -23,8 +23,8 @@ class Journal:
     """Means of the loss and its parts over every `log_every` steps, and what validations found.
 
     `history` and `validations` are functions of the training alone and go into the model folder. The file at `path`,
-    under runs/, also says items per second and the seconds left; beside it lie the same numbers for TensorBoard.
-    Without a path nothing is written: the journal of a process that is not the first.
+    runs/train/<stage>/, also says items per second and the seconds left; runs/tensorboard/ has the same numbers for
+    TensorBoard. Without a path nothing is written: the journal of a process that is not the first.
     """
 
     def __init__(self, path: Path | None, steps: int, batch: int, log_every: int) -> None:
@@ -45,7 +45,7 @@ class Journal:
         write_atomically(self.path, "".join(f"{line}\n" for line in kept))
         from tensorboard.summary import Writer
 
-        board = self.path.parent / "tensorboard"
+        board = self.path.parents[2] / BOARDS / self.path.parent.name
         if not step:
             shutil.rmtree(board, ignore_errors=True)
         self._board = Writer(str(board))
