@@ -14,7 +14,7 @@ from data.negatives.audit import violations
 from data.negatives.blind import BlindReader
 from data.negatives.build import generate, make_generator
 from data.negatives.captions import Product
-from data.negatives.edits import EDITS
+from data.negatives.edits import EDIT_TYPES, EDITS
 from data.negatives.filters import Facts
 from data.negatives.lexicon import find
 from data.negatives.report import draw_one
@@ -165,6 +165,21 @@ def test_group_facts_protect_every_twin() -> None:
     assert words.isdisjoint({"white", "off white", "cream", "green", "olive", "red", "maroon"})
     multi = grouped([*base, product(row_id="m", title="Puma Men White Tee", base_colour="Multi")])
     assert not [row for row in made(multi, multi[-1:]) if row["edit"] == "colour"]
+
+
+def test_a_replacement_equal_to_the_original_is_refused() -> None:
+    """The word itself, another name of its value, and a value that may be called the same."""
+    shoe = Product.of(product(title="Puma Men Navy Shoes", base_colour="Navy Blue", article_type="Casual Shoes"))
+    facts = Facts.of([shoe])
+    for text in ("Navy", "Navy Blue", "Casual Shoes", "Men"):
+        assert facts.reject(find(text)[0].term) == "true_of_group"
+    assert facts.reject(find("Yellow")[0].term) is None
+
+
+def test_a_caption_without_a_verb_has_no_action_negative(negatives: list[Row]) -> None:
+    """Nor has any other: nobody exchanges a verb, and no language model is asked whether there is one."""
+    assert EDIT_TYPES[3] == "action"
+    assert {row["edit_type"] for row in negatives} <= set(EDIT_TYPES[:3])
 
 
 def test_a_word_named_in_a_caption_is_refused_but_not_as_part_of_another_word() -> None:

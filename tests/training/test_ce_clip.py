@@ -73,6 +73,12 @@ def test_cmr_with_the_first_threshold() -> None:
     assert cmr(g(), h(), VALID, ZERO, "valid").item() == pytest.approx(0.12)
 
 
+def test_an_invalid_negative_costs_nothing() -> None:
+    own, other = torch.tensor([1.0]), torch.tensor([[3.0]])
+    assert cmr(own, other, torch.tensor([[False]]), torch.zeros(1)).item() == 0
+    assert cmr(own, other, torch.tensor([[True]]), torch.zeros(1)).item() == 2
+
+
 def test_cmr_gradients_and_none_into_theta() -> None:
     image = IMAGE.clone().requires_grad_()
     theta = ZERO.clone().requires_grad_()

@@ -1,0 +1,75 @@
+"""Every mistake that a specification names is put into a copy of the sources, and its test must fail."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.training import mutants
+
+ROOT = Path(__file__).resolve().parents[2]
+FOUND = [
+    pytest.param(*mutant, id=f"{module.name}-{number}")
+    for module in pkgutil.iter_modules(mutants.__path__)
+    for number, mutant in enumerate(importlib.import_module(f"{mutants.__name__}.{module.name}").MUTANTS)
+]
+PASSED, FAILED = 0, 1  # pytest's exit codes; 2 and above are errors of collection or usage, which prove nothing
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sources and their tests; the starter pictures, which no test writes to, are linked."""
+    folder = tmp_path_factory.mktemp("mutants")
+    skip = shutil.ignore_patterns("__pycache__", "starter", "browser", "e2e")
+    for name in ("data", "training", "serving", "orchestration", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=skip)
+    (folder / "data/starter").symlink_to(ROOT / "data/starter")
+    for name in ("pyproject.toml", "params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+def run(folder: Path, *nodes: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *nodes],
+        cwd=folder, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_there_are_mutants_and_each_edits_one_place() -> None:
+    assert FOUND
+    for parameters in FOUND:
+        file, old, new, node = parameters.values
+        assert (ROOT / file).read_text(encoding="utf-8").count(old) == 1, f"{parameters.id}: {old!r} in {file}"
+        assert old != new
+        test, _, name = node.partition("::")
+        assert f"def {name.partition('[')[0]}" in (ROOT / test).read_text(encoding="utf-8"), f"{parameters.id}: {node}"
+
+
+@pytest.mark.slow
+def test_without_a_mutation_all_these_tests_pass(copy: Path) -> None:
+    done = run(copy, *sorted({parameters.values[3] for parameters in FOUND}))
+    assert done.returncode == PASSED, done.stdout[-3000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("file", "old", "new", "node"), FOUND)
+def test_the_mistake_is_found(copy: Path, file: str, old: str, new: str, node: str) -> None:
+    path = copy / file
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    try:
+        done = run(copy, node)
+    finally:
+        path.write_text(text, encoding="utf-8")
+    assert done.returncode == FAILED, done.stdout[-3000:]
