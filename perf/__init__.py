@@ -1,0 +1,1 @@
+"""Speed against what a user would run instead: `python -m perf`. Ratios only, both sides in turn in one process."""
