@@ -82,11 +82,11 @@ def test_sigterm_ends_the_process_with_a_line_and_a_checkpoint(workspace: Path) 
 def test_only_two_checkpoints_are_kept_and_a_broken_one_is_passed_over(tmp_path: Path) -> None:
     folder = tmp_path / "stage" / "abc"
     for step in (3, 6, 9):
-        checkpoint.save(folder, step, {"value": torch.tensor(step)})
+        checkpoint.save(folder, step, "abc", {"value": torch.tensor(step)})
     assert sorted(p.name for p in folder.iterdir()) == ["step-00000006.pt", "step-00000009.pt"]
     newest = folder / "step-00000009.pt"
     newest.write_bytes(newest.read_bytes()[:-200])
-    state = checkpoint.latest(folder)
+    state = checkpoint.latest(folder, "abc")
     assert state is not None
     assert state["step"] == 6
     assert state["value"].item() == 6
@@ -94,8 +94,8 @@ def test_only_two_checkpoints_are_kept_and_a_broken_one_is_passed_over(tmp_path:
 
 def test_a_checkpoint_of_other_settings_or_inputs_is_not_resumed(tmp_path: Path) -> None:
     old, new = tmp_path / "stage" / "old", tmp_path / "stage" / "new"
-    checkpoint.save(old, 3, {})
-    assert checkpoint.latest(new) is None
+    checkpoint.save(old, 3, "old", {})
+    assert checkpoint.latest(new, "new") is None
     assert not old.exists()
 
 
