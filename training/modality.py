@@ -10,14 +10,18 @@ Legend:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training.towers import Head
+
 Gate = Literal["separate", "shared", "mean", "concat"]
 STD = 0.02  # of the truncated normal that new matrices start from
+SAMPLE = 50_000  # token features that a projection's scale is fitted to
 
 
 class Attention(nn.Module):
@@ -155,6 +159,13 @@ class Network(nn.Module):
         self.words, self.patches = words, patches
         start(self)
 
+    def standardise(self, *features: npt.NDArray[Any] | None) -> None:
+        """Fit the projections' input to token features (..., W) of words and of patches, where they are cached."""
+        for layer, found in zip((self.words, self.patches), features, strict=True):
+            if isinstance(layer, Head) and found is not None:
+                flat = found.reshape(-1, found.shape[-1])
+                layer.fit(torch.from_numpy(flat[:: len(flat) // SAMPLE + 1]).float())
+
     def classify(self, tokens: Tensor, present: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """tokens (B, 2, d) float32, present (B, 2) to logits (B, C_k) by task, and λ (B, K, 2)."""
         found = {name: head(tokens, present) for name, head in self.tasks.items()}
@@ -190,6 +201,8 @@ def soft_itc(image: Tensor, text: Tensor, scale: Tensor, same: Tensor) -> Tensor
 
     Equal titles would otherwise be each other's false negatives. With all titles different, Q is the identity.
     """
+    if not len(image):
+        return image.sum()
     target = same.float() / same.sum(1, keepdim=True)
     logits = scale * image @ text.T
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
