@@ -20,7 +20,12 @@ from data.stage import replace_folder
 
 CHAMPIONS = Path("store/champions")
 CURRENT = "CURRENT"
-ENDPOINTS = {"search": ("ce_clip", "clip")}  # which methods compete for an endpoint
+BASE = "base"  # the model that every endpoint's first challenger meets
+ENDPOINTS = {  # which methods compete for an endpoint
+    "search": ("ce_clip", "syncmask", "simla", "clip", "negclip"),
+    "compose": ("lincir",),
+    "attributes": ("cma_clip",),
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Score a model on every benchmark suite and keep the outcome of each item.
+"""Score a model on the benchmarks of its endpoint and keep the outcome of each item; `base` sits all of them.
 
 Reads store/models/MODEL, store/suites and store/dataset; writes store/evaluations/MODEL: outcomes.parquet (what every
 metric and verdict is computed from), metrics.json with 95 % intervals, and pages of examples.
@@ -10,18 +10,18 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data import stage
-from data.params import UserError
-from training.benchmarks import BENCHMARKS
+from training.benchmarks import BENCHMARKS, of_endpoint
+from training.champion import BASE, endpoint_of
+from training.examiner import Examiner
 from training.outcomes import Benchmark, Examinee, cells, column
 from training.plots import Line, intervals
 from training.ranking import TIE
@@ -31,72 +31,26 @@ DATASET, SUITES = Path("store/dataset"), Path("store/suites")
 MODELS, EVALUATIONS = Path("store/models"), Path("store/evaluations")
 OUTCOMES, METRICS = "outcomes.parquet", "metrics.json"
 
-Vectors = npt.NDArray[np.float32]
 Metrics = dict[str, dict[str, dict[str, float]]]
 
 
-class Examiner:
-    """A dual encoder under test, and the dataset it is asked about; every photo and text is embedded once."""
-
-    def __init__(self, model: Path, dataset: Path) -> None:
-        import torch
-
-        from training.encoder import embed_images, embed_texts, load_encoder
-
-        encoder = load_encoder(model).to("cuda" if torch.cuda.is_available() else "cpu")
-        photos = dataset / "images.parquet"
-        self._model, self._dataset = model, dataset
-        self._photos = _Memo(lambda keys: embed_images(encoder, photos, keys, f"photos, {model.name}"))
-        self._texts = _Memo(lambda texts: embed_texts(encoder, texts))
-
-    def images(self, keys: Sequence[str]) -> Vectors:
-        return self._finite(self._photos(keys), keys, "photo")
-
-    def texts(self, texts: Sequence[str]) -> Vectors:
-        return self._finite(self._texts(texts), texts, "text")
-
-    def training_texts(self) -> list[str]:
-        table = pq.read_table(
-            self._dataset / "products.parquet",
-            columns=["title", "derived_caption"],
-            filters=[("split", "==", "train")],
-        )
-        return [text for column in table.columns for text in column.to_pylist() if text]
-
-    def _finite(self, vectors: Vectors, asked: Sequence[str], what: str) -> Vectors:
-        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-        if len(bad):
-            raise UserError(
-                f"{self._model}: the embedding of {what} {asked[bad[0]]!r} is not finite ({len(bad)} in all); "
-                "the training diverged. Train it again with a lower learning rate."
-            )
-        return vectors
+def exams(model: str) -> dict[str, Benchmark]:
+    """The benchmarks that a model sits: those of the endpoint it competes for, and `base` all of them."""
+    return BENCHMARKS if model == BASE else of_endpoint(endpoint_of(model))
 
 
-class _Memo:
-    """Embeds what it has not seen before, in one call."""
-
-    def __init__(self, embed: Callable[[list[str]], Vectors]) -> None:
-        self._embed = embed
-        self._known: dict[str, Vectors] = {}
-
-    def __call__(self, asked: Sequence[str]) -> Vectors:
-        new = [item for item in dict.fromkeys(asked) if item not in self._known]
-        if new:
-            self._known.update(zip(new, self._embed(new), strict=True))
-        return np.stack([self._known[item] for item in asked])
+def evaluate_model(
+    model_folder: Path, suites_folder: Path, dataset_folder: Path, benchmarks: Mapping[str, Benchmark]
+) -> pa.Table:
+    """Outcomes (`training.outcomes.SCHEMA`) of a model on `benchmarks`. Raises `UserError`, never gives half."""
+    return score_all(Examiner(model_folder, dataset_folder), suites_folder, benchmarks)
 
 
-def evaluate_model(model_folder: Path, suites_folder: Path, dataset_folder: Path) -> pa.Table:
-    """Outcomes (`training.outcomes.SCHEMA`) of a model on every benchmark. Raises `UserError`, never gives half."""
-    return score_all(Examiner(model_folder, dataset_folder), suites_folder)
-
-
-def score_all(examinee: Examinee, suites: Path) -> pa.Table:
+def score_all(examinee: Examinee, suites: Path, benchmarks: Mapping[str, Benchmark] = BENCHMARKS) -> pa.Table:
     """The outcomes of every benchmark, one below the other."""
-    suite_items = {name: benchmark.items(suites) for name, benchmark in BENCHMARKS.items()}
+    suite_items = {name: benchmark.items(suites) for name, benchmark in benchmarks.items()}
     return pa.concat_tables(
-        [_timed(BENCHMARKS[name], items, examinee) for name, items in suite_items.items()]
+        [_timed(benchmarks[name], items, examinee) for name, items in suite_items.items()]
     ).combine_chunks()
 
 
@@ -117,6 +71,9 @@ def metrics_of(outcomes: pa.Table) -> Metrics:
         block[metric] = _numbers(values, units)
         for name in sorted(set(names)) if len(set(names)) > 1 else ():
             block[f"{metric}/{name}"] = _numbers(values[names == name], units[names == name])
+    for name, block in found.items():
+        if computed := BENCHMARKS[name].computed:
+            block |= computed(outcomes)
     return found
 
 
@@ -136,7 +93,7 @@ def build(args: argparse.Namespace) -> None:
             return
         started = time.monotonic()
         examiner = Examiner(model, DATASET)
-        outcomes = score_all(examiner, SUITES)
+        outcomes = score_all(examiner, SUITES, exams(args.model))
         seconds = time.monotonic() - started
         run.facts(scoring_seconds=round(seconds, 2), outcomes_per_second=round(outcomes.num_rows / seconds, 1))
         metrics = metrics_of(outcomes)
@@ -158,17 +115,25 @@ def _report(run: stage.Run, model: str, metrics: Metrics, outcomes: pa.Table) ->
         for name, block in metrics.items() for metric, cell in block.items()
     ]  # fmt: skip
     run.table("Metrics", rows)
-    ties = int((np.abs(column(cells(outcomes)["compositional", "accuracy"], "detail")) <= TIE).sum())
-    run.summary(compositional_ties=ties)
-    run.log(f"compositional: {ties} ties (a tie is never a success)")
+    _report_ties(run, outcomes)
     for row in rows:
         run.log(f"{row['benchmark']:18} {row['metric']:24} {row['value %']} % ({row['95 % interval']})")
+    what = "every benchmark" if model == BASE else f"the benchmarks of {endpoint_of(model)}"
     intervals(
-        _lines(metrics), run.out / "metrics.png", title=f"{model} on every benchmark",
+        _lines(metrics), run.out / "metrics.png", title=f"{model} on {what}",
         xlabel="percent of items, with 95 % interval (resampled by product family)",
-        legend="dashed tick: what a text-only scorer gets on the same items",
+        legend="dashed tick, where there is one: what a text-only scorer gets on the same items",
     )  # fmt: skip
     run.picture("Metrics with intervals", run.out / "metrics.png")
+
+
+def _report_ties(run: stage.Run, outcomes: pa.Table) -> None:
+    """How often a score difference was none, where outcomes are decided by one."""
+    for (name, metric), cell in cells(outcomes).items():
+        if BENCHMARKS[name].detail == "difference" and metric in BENCHMARKS[name].gate_metrics:
+            ties = int((np.abs(column(cell, "detail")) <= TIE).sum())
+            run.summary(**{f"{name}_ties": ties})
+            run.log(f"{name}: {ties} ties (a tie is never a success)")
 
 
 def _lines(metrics: Metrics) -> list[Line]:
@@ -193,16 +158,19 @@ def _percent(share: float) -> str:
 
 
 def _pages(run: stage.Run, outcomes: pa.Table, examinee: Examinee) -> None:
-    from training.examples import compositional_page, retrieval_page
+    """A page of examples of each benchmark that the model sat."""
+    from training.examples import PAGES
 
-    retrieval_page(SUITES, DATASET, outcomes, examinee, run.out / "retrieval.png")
-    run.picture("Titles found and missed", run.out / "retrieval.png")
-    compositional_page(SUITES, DATASET, outcomes, run.out / "compositional.png")
-    run.picture("Captions told apart and confused", run.out / "compositional.png")
+    sat = {name for name, _ in cells(outcomes)}
+    for name, (title, draw) in PAGES.items():
+        if name in sat:
+            path = run.out / f"{name}.png"
+            draw(SUITES, DATASET, outcomes, examinee, path)
+            run.picture(title, path)
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help="a folder under store/models: base, clip, ce_clip")
+    parser.add_argument("model", help="a folder under store/models: base, clip, ce_clip, …")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,15 +1,19 @@
-"""Pages of an evaluation: the products a model finds and misses, the edits it sees and overlooks."""
+"""Pages of an evaluation: what a model finds and misses, sees and overlooks. One page per benchmark."""
 
 from __future__ import annotations
 
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from training.benchmarks import catalog_retrieval, compositional
+from training.benchmarks import attributes, catalog_retrieval, composed_retrieval, compositional
 from training.outcomes import Examinee, cells, column
-from training.pictures import INK, PALE, Card, Strip, cards_page, load_photos, strips_page
+from training.pictures import INK, PALE, Card, Strip, cards_page, load_photos, strips_page, words
 from training.plots import BAD, GOOD
 
 SHOWN, CARDS, TOP = 5, 6, 5
@@ -19,36 +23,63 @@ def retrieval_page(suites: Path, dataset: Path, outcomes: pa.Table, examinee: Ex
     """Titles found at rank 1 and titles missed furthest, each with its first photos, the correct ones framed green."""
     items = catalog_retrieval.BENCHMARK.items(suites).sort_by("item_id")
     rank = column(cells(outcomes)[catalog_retrieval.NAME, "t2i_R@1"], "detail")
+    gallery = list(dict.fromkeys(items["image_key"].to_pylist()))
+    photos = examinee.images(gallery)
+    sharing = defaultdict(set)
+    for key, title in zip(items["image_key"].to_pylist(), items["title_key"].to_pylist(), strict=True):
+        sharing[title].add(key)
+
+    def strip(index: int) -> Strip:
+        query = items["caption"][index].as_py()
+        order = np.argsort(-(examinee.texts([query]) @ photos.T)[0], kind="stable")
+        correct = sharing[items["title_key"][index].as_py()]
+        return Strip(query, _found([gallery[i] for i in order], correct, int(rank[index])))
+
+    headings = ("Found: the right photo comes first", "Missed furthest")
+    _best_and_worst(items, rank, headings, strip, dataset / "images.parquet", path)
+
+
+def composed_page(suites: Path, dataset: Path, outcomes: pa.Table, examinee: Examinee, path: Path) -> None:
+    """Wishes fulfilled at rank 1 and wishes missed furthest: the photo, then what is found for it."""
+    items = composed_retrieval.BENCHMARK.items(suites).sort_by("item_id")
+    rank = column(cells(outcomes)[composed_retrieval.NAME, "R@1"], "detail")
+    gallery = examinee.gallery()
+    photos = examinee.images(gallery)
+
+    def strip(index: int) -> Strip:
+        row = {name: items[name][index].as_py() for name in items.column_names}
+        order = np.argsort(-(examinee.compose([row["image_key"]], [row["condition"]]) @ photos.T)[0], kind="stable")
+        others = [gallery[i] for i in order if gallery[i] != row["image_key"]]
+        asked = (row["image_key"], INK, "the photo")
+        return Strip(f"the same, {row['condition']}", (asked, *_found(others, set(row["targets"]), int(rank[index]))))
+
+    headings = ("Found: a right product comes first", "Missed furthest")
+    _best_and_worst(items, rank, headings, strip, dataset / "images.parquet", path)
+
+
+def _best_and_worst(
+    items: pa.Table, rank: np.ndarray, headings: Sequence[str], strip: Callable[[int], Strip], images: Path, path: Path
+) -> None:
+    """Draw a strip for some items of rank 1 and for those of the highest ranks."""
     worst = [i for i in _distinct(items, np.argsort(-rank, kind="stable")) if rank[i] > 1][:SHOWN]
     found = _distinct(items, np.flatnonzero(rank == 1))
     best = [found[i] for i in np.linspace(0, len(found) - 1, min(SHOWN, len(found))).astype(int)]
-    strips = {i: _strip(items, i, int(rank[i]), examinee) for i in [*best, *worst]}
     sections = [
-        (title, [strips[i] for i in chosen])
-        for title, chosen in (("Found: the right photo comes first", best), ("Missed furthest", worst))
-        if chosen
+        (title, [strip(i) for i in chosen]) for title, chosen in zip(headings, (best, worst), strict=True) if chosen
     ]
-    keys = {key for strip in strips.values() for key, _, _ in strip.photos}
-    strips_page(sections, load_photos(dataset / "images.parquet", keys), path)
+    keys = {key for _, strips in sections for made in strips for key, _, _ in made.photos}
+    strips_page(sections, load_photos(images, keys), path)
 
 
-def _strip(items: pa.Table, index: int, rank: int, examinee: Examinee) -> Strip:
-    gallery = list(dict.fromkeys(items["image_key"].to_pylist()))
-    title = items["title_key"][index].as_py()
-    correct = {
-        key
-        for key, other in zip(items["image_key"].to_pylist(), items["title_key"].to_pylist(), strict=True)
-        if other == title
-    }
-    query = items["caption"][index].as_py()
-    order = np.argsort(-(examinee.texts([query]) @ examinee.images(gallery).T)[0], kind="stable")[:TOP]
-    shown = [(gallery[i], GOOD if gallery[i] in correct else PALE, f"{place + 1}") for place, i in enumerate(order)]
-    if rank > TOP:
-        shown.append((items["image_key"][index].as_py(), GOOD, f"correct: rank {rank:,}"))
-    return Strip(query, tuple(shown))
+def _found(ordered: Sequence[str], correct: AbstractSet[str], rank: int) -> tuple[tuple[str, str, str], ...]:
+    """The first photos of a ranking, and the first correct one if it comes later."""
+    shown = [(key, GOOD if key in correct else PALE, f"{place + 1}") for place, key in enumerate(ordered[:TOP])]
+    if not correct & set(ordered[:TOP]):
+        shown.append((next(key for key in ordered if key in correct), GOOD, f"correct: rank {rank:,}"))
+    return tuple(shown)
 
 
-def compositional_page(suites: Path, dataset: Path, outcomes: pa.Table, path: Path) -> None:
+def compositional_page(suites: Path, dataset: Path, outcomes: pa.Table, _examinee: Examinee, path: Path) -> None:
     """Captions told most surely from their negatives, and negatives preferred most surely."""
     items = compositional.BENCHMARK.items(suites).sort_by("item_id")
     margin = column(cells(outcomes)[compositional.NAME, "accuracy"], "detail")
@@ -60,20 +91,53 @@ def compositional_page(suites: Path, dataset: Path, outcomes: pa.Table, path: Pa
         for title, chosen in (("Told apart most clearly", right), ("The edited caption preferred most", wrong))
         if chosen
     ]
+    _cards(sections, dataset / "images.parquet", path)
+
+
+def attributes_page(suites: Path, dataset: Path, outcomes: pa.Table, examinee: Examinee, path: Path) -> None:
+    """Right answers and wrong answers the model was surest of, one of each task in turn."""
+    items = attributes.BENCHMARK.items(suites).sort_by("item_id")
+    cell = cells(outcomes)[attributes.NAME, attributes.METRIC]
+    correct, sure = column(cell, "outcome"), column(cell, "detail")
+    order = np.argsort(-sure, kind="stable")
+    sections = [
+        (title, [_answer(items, i, float(sure[i]), examinee) for i in _per_task(items, order[correct[order] == right])])
+        for title, right in (("Right, and surest of it", 1), ("Wrong, and surest of it", 0))
+        if (correct == right).any()
+    ]
+    _cards(sections, dataset / "images.parquet", path)
+
+
+def _answer(items: pa.Table, index: int, sure: float, examinee: Examinee) -> Card:
+    row = {name: items[name][index].as_py() for name in items.column_names}
+    names, probabilities = examinee.attributes([row["image_key"]], [row["title"] or None])[row["task"]]
+    chosen = names[int(probabilities[0].argmax())]
+    question = attributes.BENCHMARK.question(row)
+    wrong = f"{row['task'].replace('_', ' ')}: {chosen}" if chosen != row["label"] else ""
+    lines = words(question.asked, question.right, wrong, f"sure to {100 * sure:.0f} %")
+    return Card(row["image_key"], lines, frame=BAD if wrong else GOOD)
+
+
+def _per_task(items: pa.Table, order: np.ndarray) -> list[int]:
+    """The first items of `order`, each of another family, no task more often than needed to fill the page."""
+    tasks = items["task"].to_pylist()
+    held: dict[str, list[int]] = defaultdict(list)
+    for index in _distinct(items, order):
+        held[tasks[index]].append(index)
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*(held[task] for task in sorted(held))))
+    return [index for index in turns if index is not None][:CARDS]
+
+
+def _cards(sections: Sequence[tuple[str, Sequence[Card]]], images: Path, path: Path) -> None:
     keys = {card.image_key for _, cards in sections for card in cards}
-    cards_page(sections, load_photos(dataset / "images.parquet", keys), path)
+    cards_page(sections, load_photos(images, keys), path)
 
 
 def _card(items: pa.Table, index: int, margin: float) -> Card:
     row = {name: items[name][index].as_py() for name in items.column_names}
-    return Card(
-        row["image_key"],
-        (
-            (f"✓ {row['caption']}", GOOD), (f"✗ {row['negative']}", BAD),
-            (f"{row['edit_type']} ({row['edit']}): {margin:+.3f}", INK),
-        ),
-        frame=GOOD if margin > 0 else BAD,
-    )  # fmt: skip
+    note = f"{row['edit_type']} ({row['edit']}): {margin:+.3f}"
+    lines = words("", row["caption"], row["negative"], note)
+    return Card(row["image_key"], lines, frame=GOOD if margin > 0 else BAD)
 
 
 def _distinct(items: pa.Table, order: np.ndarray) -> list[int]:
@@ -83,3 +147,11 @@ def _distinct(items: pa.Table, order: np.ndarray) -> list[int]:
     for index in order.tolist():
         first.setdefault(groups[index], index)
     return list(first.values())
+
+
+PAGES: dict[str, tuple[str, Callable[[Path, Path, pa.Table, Examinee, Path], None]]] = {
+    compositional.NAME: ("Captions told apart and confused", compositional_page),
+    catalog_retrieval.NAME: ("Titles found and missed", retrieval_page),
+    composed_retrieval.NAME: ("Wishes fulfilled and missed", composed_page),
+    attributes.NAME: ("Attributes recognised and mistaken", attributes_page),
+}

@@ -21,15 +21,15 @@ import pyarrow.parquet as pq
 from data import record, stage
 from data.params import UserError, section
 from training import verdict_page
-from training.champion import current, endpoint_of
+from training.benchmarks import of_endpoint
+from training.champion import BASE, current, endpoint_of
 from training.evaluate import DATASET, EVALUATIONS, MODELS, OUTCOMES, SUITES, evaluate_model
 from training.outcomes import SCHEMA, VERSION
-from training.verdict import GateConfig, Judgement, judge
+from training.verdict import GateConfig, Judgement, Rule, judge
 
 VERDICTS = Path("store/verdicts")
 VERDICT, PAGE = "verdict.json", "verdict.md"
 CACHE = Path("runs/cache/evaluations")
-BASE = "base"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +71,8 @@ def opponent_of(endpoint: str, base: Evaluation) -> Opponent:
 
 
 def build(args: argparse.Namespace) -> None:
-    config = section(GateConfig, "gate")
     endpoint = endpoint_of(args.method)
+    config = section(GateConfig, "gate").rule(endpoint)
     challenger, base = read_evaluation(args.method), read_evaluation(BASE)
     opponent = opponent_of(endpoint, base)
     with stage.run(
@@ -84,7 +84,7 @@ def build(args: argparse.Namespace) -> None:
         if run.up_to_date:
             return
         _demand_same_suites({args.method: challenger, BASE: base})
-        champion = _outcomes_of(opponent, [challenger, base])
+        champion = _outcomes_of(opponent, endpoint, [challenger, base])
         judgement = judge(challenger.outcomes, champion, config)
         if challenger.model_record == opponent.model_record:
             judgement = _already_champion(judgement)
@@ -105,13 +105,13 @@ def _demand_same_suites(evaluations: dict[str, Evaluation]) -> None:
             )
 
 
-def _outcomes_of(opponent: Opponent, at_hand: list[Evaluation]) -> pa.Table:
+def _outcomes_of(opponent: Opponent, endpoint: str, at_hand: list[Evaluation]) -> pa.Table:
     """The opponent's outcomes on the present suites: already evaluated, cached, or evaluated now."""
     for evaluation in at_hand:
         if evaluation.model_record == opponent.model_record:
             return evaluation.outcomes
     assert opponent.folder is not None, "base is always at hand"
-    key = f"{opponent.model_record[:32]}-{at_hand[0].suites_record[:32]}-{VERSION}"
+    key = f"{opponent.model_record[:32]}-{at_hand[0].suites_record[:32]}-{endpoint}-{VERSION}"
     path = CACHE / f"{key}.parquet"
     try:
         return pq.read_table(path, schema=SCHEMA)
@@ -119,7 +119,7 @@ def _outcomes_of(opponent: Opponent, at_hand: list[Evaluation]) -> pa.Table:
         pass
     record.verify(opponent.folder)
     stage.log(f"[gate] the champion {opponent.model_record[:12]} has not sat these suites yet; scoring it now")
-    outcomes = evaluate_model(opponent.folder, SUITES, DATASET)
+    outcomes = evaluate_model(opponent.folder, SUITES, DATASET, of_endpoint(endpoint))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     pq.write_table(outcomes, partial)
@@ -147,7 +147,7 @@ def _facts(
     }  # fmt: skip
 
 
-def _write(run: stage.Run, judgement: Judgement, facts: dict[str, Any], config: GateConfig) -> None:
+def _write(run: stage.Run, judgement: Judgement, facts: dict[str, Any], config: Rule) -> None:
     content = {
         "method": facts["method"], "endpoint": facts["endpoint"], "model_record": facts["model_record"],
         "champion": {"kind": facts["champion_kind"], "model_record": facts["champion_record"]},
@@ -161,7 +161,7 @@ def _write(run: stage.Run, judgement: Judgement, facts: dict[str, Any], config: 
 
 
 def _page(
-    run: stage.Run, judgement: Judgement, facts: dict[str, Any], config: GateConfig, ours: pa.Table, theirs: pa.Table
+    run: stage.Run, judgement: Judgement, facts: dict[str, Any], config: Rule, ours: pa.Table, theirs: pa.Table
 ) -> None:
     """verdict.md, its pictures and changed_sides.csv."""
     found = verdict_page.changes(judgement, ours, theirs, SUITES)
@@ -183,7 +183,7 @@ def _page(
         )  # fmt: skip
 
 
-def _report(run: stage.Run, judgement: Judgement, facts: dict[str, Any], config: GateConfig) -> None:
+def _report(run: stage.Run, judgement: Judgement, facts: dict[str, Any], config: Rule) -> None:
     run.summary(verdict=judgement.verdict, needs_more_items=judgement.needs_more_items, champion=facts["champion_kind"])
     for c in judgement.comparisons:
         run.summary(**{f"{c.name}/{c.metric}": round(c.difference, 6)})
@@ -198,7 +198,7 @@ def _report(run: stage.Run, judgement: Judgement, facts: dict[str, Any], config:
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("method", help="the challenger: clip, ce_clip")
+    parser.add_argument("method", help="the challenger: clip, ce_clip, lincir, cma_clip, …")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ SCHEMA = pa.schema([
     ("unit", pa.int64()),  # product family: what is resampled
     ("outcome", pa.float64()),  # 1 success, 0 failure
     ("slice", pa.string()),
-    ("detail", pa.float64()),  # what the outcome was decided by: a rank, or a score difference
+    ("detail", pa.float64()),  # what the outcome was decided by: a rank, a score difference, or a confidence
 ])  # fmt: skip
 VERSION = 1  # raise it when scoring changes: cached outcomes of champions are of another make
 DETAIL_DIGITS = 6  # past these, float32 scores depend on the machine
@@ -36,23 +36,52 @@ class Examinee(Protocol):
     def texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Unit vectors (N, D) of texts."""
 
+    def attributes(
+        self, keys: Sequence[str], texts: Sequence[str | None]
+    ) -> dict[str, tuple[list[str], npt.NDArray[np.float32]]]:
+        """Per task its class names and their probabilities (N, C), for photos with their titles (None: no title)."""
+
+    def compose(self, keys: Sequence[str], conditions: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Unit vectors (N, D) to search photos with: each photo, changed as its condition says."""
+
+    def gallery(self) -> list[str]:
+        """`image_key` of every photo of the test split, each once."""
+
     def training_texts(self) -> list[str]:
         """Every title and caption of the training split."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """An item in words, for pages and tables: what is asked, what is right, what is wrong; empty where not told."""
+
+    asked: str = ""
+    right: str = ""
+    wrong: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
     """One exam: the suite file it reads, how it is scored, and which of its metrics the gate compares.
 
-    `control` names a metric that a scorer blind to the photos gets; a gain on items it also solves does not count.
+    Attributes:
+        endpoint: models that compete for it sit this exam.
+        question: a row of the suite in words.
+        detail: what the outcomes' column `detail` holds.
+        control: a metric that a scorer blind to the photos gets; a gain on items it also solves does not count.
+        computed: {metric: {value, low, high, n}} of what is no mean over items, from this benchmark's outcomes.
     """
 
     name: str
+    endpoint: str
     suite: str
     columns: tuple[str, ...]
     gate_metrics: tuple[str, ...]
     score: Callable[[pa.Table, Examinee], pa.Table]
+    question: Callable[[Mapping[str, Any]], Question]
+    detail: Literal["rank", "difference", "confidence"]
     control: str | None = None
+    computed: Callable[[pa.Table], dict[str, dict[str, float]]] | None = None
 
     def items(self, suites: Path) -> pa.Table:
         """The suite's items. Raises `UserError` if the file is missing, empty, incomplete or lists an item twice."""

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from data.images import decode_rgb
 from data.params import UserError
+from training.plots import BAD, GOOD
 
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
@@ -33,6 +34,12 @@ class Card:
     image_key: str
     lines: tuple[Words, ...]
     frame: str = PALE
+
+
+def words(asked: str, right: str, wrong: str, note: str) -> tuple[Words, ...]:
+    """The lines of a card: question, right answer, wrong answer (each only if there is one), and a note."""
+    lines = ((asked, INK), (right and f"✓ {right}", GOOD), (wrong and f"✗ {wrong}", BAD), (note, INK))
+    return tuple(line for line in lines if line[0])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from data.params import UserError
-from training.benchmarks import BENCHMARKS
+from training.benchmarks import BENCHMARKS, of_endpoint
 from training.outcomes import cells, column
 from training.statistics import Estimate, discordant_units, estimate, holm, items_needed, mcnemar
 
@@ -25,9 +25,50 @@ Cells = Mapping[tuple[str, str], pa.Table]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GateConfig:
-    """The `gate` section. `margins` are the losses tolerated per benchmark, as shares (0.01 is one point)."""
+class EndpointGate:
+    """What counts for one endpoint.
 
+    `margins` are the losses tolerated on each of its benchmarks, as shares (0.01 is one point); on `primary` a
+    challenger must be better.
+    """
+
+    primary: str
+    margins: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GateConfig:
+    """The `gate` section: statistics that hold for all, and the settings of each endpoint."""
+
+    draws: int = 10_000
+    seed: int = 29
+    alpha: float = 0.05
+    endpoints: dict[str, EndpointGate]
+
+    def __post_init__(self) -> None:
+        known = sorted({benchmark.endpoint for benchmark in BENCHMARKS.values()})
+        if set(self.endpoints) != set(known):
+            raise ValueError(f"endpoints: one block is needed for each of {', '.join(known)} and nothing else")
+        for name in self.endpoints:
+            try:
+                self.rule(name)
+            except ValueError as error:
+                raise ValueError(f"endpoints.{name}: {error}") from None
+
+    def rule(self, endpoint: str) -> Rule:
+        """All settings by which a challenger of `endpoint` is judged."""
+        chosen = self.endpoints[endpoint]
+        return Rule(
+            endpoint=endpoint, draws=self.draws, seed=self.seed, alpha=self.alpha, margins=chosen.margins,
+            primary=chosen.primary,
+        )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rule:
+    """How challengers of one endpoint are judged: see `GateConfig` and `EndpointGate`."""
+
+    endpoint: str = "search"
     draws: int = 10_000
     seed: int = 29
     alpha: float = 0.05
@@ -35,17 +76,18 @@ class GateConfig:
     primary: str
 
     def __post_init__(self) -> None:
+        exams = of_endpoint(self.endpoint)
         if self.draws < 1000:
             raise ValueError(f"draws: {self.draws} resamples leave the interval's ends to chance; use at least 1000")
         if not 0 < self.alpha < 0.5:
             raise ValueError(f"alpha: {self.alpha} is not an error rate between 0 and 0.5")
-        if set(self.margins) != set(BENCHMARKS):
-            raise ValueError(f"margins: one is needed for each of {', '.join(BENCHMARKS)} and nothing else")
+        if set(self.margins) != set(exams):
+            raise ValueError(f"margins: one is needed for each of {', '.join(exams)} and nothing else")
         for name, margin in self.margins.items():
             if not 0 < margin < 1:
                 raise ValueError(f"margins.{name}: {margin} is not a share between 0 and 1")
-        if self.primary not in BENCHMARKS:
-            raise ValueError(f"primary: {self.primary!r} is not one of {', '.join(BENCHMARKS)}")
+        if self.primary not in exams:
+            raise ValueError(f"primary: {self.primary!r} is not one of {', '.join(exams)}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,12 +149,15 @@ class _Measured:
     lost: int
 
 
-def judge(challenger: pa.Table, champion: pa.Table, config: GateConfig) -> Judgement:
-    """The verdict on two outcome tables. Raises `UserError` unless both hold exactly the same items and units."""
+def judge(challenger: pa.Table, champion: pa.Table, config: Rule) -> Judgement:
+    """The verdict on two outcome tables. Raises `UserError` unless both hold exactly the same items and units.
+
+    Only the benchmarks of the rule's endpoint are compared, whatever else either model sat.
+    """
     ours, theirs = cells(challenger), cells(champion)
     measured = [
         _measure(ours, theirs, (name, metric), benchmark.control, config)
-        for name, benchmark in BENCHMARKS.items()
+        for name, benchmark in of_endpoint(config.endpoint).items()
         for metric in benchmark.gate_metrics
     ]
     adjusted = holm([m.p for m in measured])
@@ -127,7 +172,7 @@ def judge(challenger: pa.Table, champion: pa.Table, config: GateConfig) -> Judge
     return _conclude(comparisons, config)
 
 
-def _measure(ours: Cells, theirs: Cells, key: tuple[str, str], control: str | None, config: GateConfig) -> _Measured:
+def _measure(ours: Cells, theirs: Cells, key: tuple[str, str], control: str | None, config: Rule) -> _Measured:
     a, b = _paired(ours, theirs, key)
     challenger, champion, units = column(a, "outcome"), column(b, "outcome"), column(a, "unit")
     difference = challenger - champion
@@ -176,7 +221,7 @@ def _no_gain(m: _Measured) -> bool:
     return m.whole.high <= 0 or (m.beyond is not None and m.beyond.high <= 0)
 
 
-def _verdict(m: _Measured, config: GateConfig, primary: bool, shown: bool, hopeless: bool) -> Verdict:
+def _verdict(m: _Measured, config: Rule, primary: bool, shown: bool, hopeless: bool) -> Verdict:
     """Of one comparison; `shown` and `hopeless` say of the primary benchmark that a gain is certain, or excluded."""
     margin = config.margins[m.key[0]]
     if m.whole.high < -margin or (primary and hopeless):
@@ -184,7 +229,7 @@ def _verdict(m: _Measured, config: GateConfig, primary: bool, shown: bool, hopel
     return "pass" if m.whole.low > -margin and (shown or not primary) else "inconclusive"
 
 
-def _comparison(m: _Measured, config: GateConfig, p: float, superior: bool, verdict: Verdict) -> Comparison:
+def _comparison(m: _Measured, config: Rule, p: float, superior: bool, verdict: Verdict) -> Comparison:
     name, e, b = m.key[0], m.whole, m.beyond
     return Comparison(
         name=name, metric=m.key[1], challenger=m.challenger, champion=m.champion, difference=e.value, low=e.low,
@@ -195,7 +240,7 @@ def _comparison(m: _Measured, config: GateConfig, p: float, superior: bool, verd
     )  # fmt: skip
 
 
-def _needed(m: _Measured, config: GateConfig, superior: bool) -> int:
+def _needed(m: _Measured, config: Rule, superior: bool) -> int:
     """More items of this benchmark until its open questions would be decided, at today's variance.
 
     The distance to be noticed is that between the observed difference and the threshold in question, but no smaller
@@ -213,7 +258,7 @@ def _needed(m: _Measured, config: GateConfig, superior: bool) -> int:
     return max(needed)
 
 
-def _conclude(comparisons: list[Comparison], config: GateConfig) -> Judgement:
+def _conclude(comparisons: list[Comparison], config: Rule) -> Judgement:
     primary = [c for c in comparisons if c.name == config.primary]
     failed = [c for c in comparisons if c.verdict == "fail"]
     verdict: Verdict = "inconclusive"

@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 
 from training.benchmarks import BENCHMARKS
-from training.outcomes import cells, column
-from training.pictures import INK, Card, cards_page, load_photos
+from training.outcomes import Question, cells, column
+from training.pictures import Card, cards_page, load_photos, words
 from training.plots import BAD, GOOD, OPEN, Line, intervals
 from training.statistics import POWER
-from training.verdict import Comparison, GateConfig, Judgement
+from training.verdict import Comparison, Judgement, Rule
 
 EXAMPLES = 3
 COLOURS = {"pass": GOOD, "fail": BAD, "inconclusive": OPEN}
@@ -24,7 +24,7 @@ COLOURS = {"pass": GOOD, "fail": BAD, "inconclusive": OPEN}
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """An item that only one of the two models gets right. `before` and `after` are ranks or score differences."""
+    """An item that only one of the two models gets right. `before` and `after` are what the outcome's `detail` is."""
 
     comparison: Comparison
     item: dict[str, Any]
@@ -32,6 +32,10 @@ class Change:
     gained: bool
     before: float
     after: float
+
+    @property
+    def question(self) -> Question:
+        return BENCHMARKS[self.comparison.name].question(self.item)
 
 
 def changes(judgement: Judgement, challenger: pa.Table, champion: pa.Table, suites: Path) -> list[Change]:
@@ -56,11 +60,11 @@ def write_csv(found: Sequence[Change], path: Path) -> None:
     """One line per item that changed sides."""
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["benchmark", "metric", "item_id", "side", "champion", "challenger", "caption", "negative"])
+        writer.writerow(["benchmark", "metric", "item_id", "side", "champion", "challenger", "asked", "right", "wrong"])
         for c in found:
             side = "gained" if c.gained else "lost"
             row = [c.comparison.name, c.comparison.metric, c.item["item_id"], side, f"{c.before:g}", f"{c.after:g}"]
-            writer.writerow([*row, c.item["caption"], c.item.get("negative", "")])
+            writer.writerow([*row, c.question.asked, c.question.right, c.question.wrong])
 
 
 def forest(judgement: Judgement, method: str, champion: str, path: Path) -> None:
@@ -105,19 +109,20 @@ def _first_of_each_product(found: Any) -> list[Change]:
 
 
 def _card(c: Change) -> Card:
-    lines = [(c.item["caption"], INK)]
-    if "negative" in c.item:
-        lines = [(f"✓ {c.item['caption']}", GOOD), (f"✗ {c.item['negative']}", BAD)]
-    return Card(c.item["image_key"], (*lines, (_moved(c), INK)), frame=GOOD if c.gained else BAD)
+    q = c.question
+    return Card(c.item["image_key"], words(q.asked, q.right, q.wrong, _moved(c)), frame=GOOD if c.gained else BAD)
 
 
 def _moved(c: Change) -> str:
-    if "negative" in c.item:
-        return f"difference {c.before:+.3f} → {c.after:+.3f}"
-    return f"rank {c.before:.0f} → {c.after:.0f}"
+    match BENCHMARKS[c.comparison.name].detail:
+        case "rank":
+            return f"rank {c.before:.0f} → {c.after:.0f}"
+        case "confidence":  # of whatever each model chose, so a right answer may be the less certain one
+            return f"sure to {100 * c.before:.0f} % → {100 * c.after:.0f} %"
+    return f"difference {c.before:+.3f} → {c.after:+.3f}"
 
 
-def markdown(judgement: Judgement, found: Sequence[Change], facts: dict[str, Any], config: GateConfig) -> str:
+def markdown(judgement: Judgement, found: Sequence[Change], facts: dict[str, Any], config: Rule) -> str:
     """The whole page. `facts` holds method, endpoint, champion kind and the record ids."""
     level = f"{100 * (1 - config.alpha):g} %"
     parts = [
@@ -163,7 +168,7 @@ def slice_rows(judgement: Judgement, found: Sequence[Change]) -> list[dict[str, 
     return rows
 
 
-def _control_text(judgement: Judgement, config: GateConfig) -> list[str]:
+def _control_text(judgement: Judgement, config: Rule) -> list[str]:
     return [
         f"On the {b['n_items']:,.0f} items of {c.label} that a text-only scorer gets wrong, the difference is "
         f"{100 * b['difference']:+.1f} points ({100 * b['low']:+.1f} to {100 * b['high']:+.1f})"
@@ -182,15 +187,16 @@ def _facts_rows(facts: dict[str, Any]) -> list[dict[str, Any]]:
     return rows + [{"what": name, "value": f"`{digest}`"} for name, digest in facts["suites"].items()]
 
 
-def _rule(config: GateConfig) -> str:
+def _rule(config: Rule) -> str:
     margins = ", ".join(f"{100 * m:g} on {name.replace('_', ' ')}" for name, m in config.margins.items())
+    primary, controlled = config.primary.replace("_", " "), BENCHMARKS[config.primary].control is not None
     return (
-        f"- **pass**: every interval lies above minus the margin (in points: {margins}), and on {config.primary} the "
-        f"difference is above zero, by the interval, by the Holm-adjusted p ≤ {config.alpha:g}, and on the items that "
-        "a text-only scorer gets wrong.\n"
-        f"- **fail**: some interval lies wholly below minus its margin, or on {config.primary} a gain is excluded, "
-        "overall or beyond what a text-only scorer gets.\n"
-        "- **inconclusive**: the items do not suffice for either. The number needed would decide with "
+        f"- **pass**: every interval lies above minus the margin (in points: {margins}), and on {primary} the "
+        f"difference is above zero, by the interval, by the Holm-adjusted p ≤ {config.alpha:g}"
+        + (", and on the items that a text-only scorer gets wrong.\n" if controlled else ".\n")
+        + f"- **fail**: some interval lies wholly below minus its margin, or on {primary} a gain is excluded"
+        + (", overall or beyond what a text-only scorer gets.\n" if controlled else ".\n")
+        + "- **inconclusive**: the items do not suffice for either. The number needed would decide with "
         f"{100 * POWER:.0f} % probability if new items vary as these do, and the true difference is the observed one "
         "or a margin away from the threshold, whichever is further.\n\n"
         "Ties count as failures. Every family is resampled whole, because captions of one product are not independent."

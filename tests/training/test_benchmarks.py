@@ -169,9 +169,9 @@ class TestSuiteFiles:
     def test_empty_value(self, benchmark, tmp_path):
         path = write_suites(tmp_path, 3) / benchmark.suite
         table = pq.read_table(path)
-        column_index = table.column_names.index("caption")
-        pq.write_table(table.set_column(column_index, "caption", pa.array(["a", None, "b"])), path)
-        with pytest.raises(UserError, match="`caption` has 1 empty"):
+        column_index = table.column_names.index("image_key")
+        pq.write_table(table.set_column(column_index, "image_key", pa.array(["a", None, "b"])), path)
+        with pytest.raises(UserError, match="`image_key` has 1 empty"):
             benchmark.items(tmp_path)
 
     def test_no_items(self, benchmark, tmp_path):
@@ -193,3 +193,9 @@ class TestSuiteFiles:
         outcomes = cells(benchmark.score(items, FakeExaminee()))
         for metric in (*benchmark.gate_metrics, *([benchmark.control] if benchmark.control else [])):
             assert sorted(outcomes[benchmark.name, metric]["item_id"].to_pylist()) == items["item_id"].to_pylist()
+
+    def test_item_in_words(self, benchmark, tmp_path):
+        """Every item has something to show beside its photo."""
+        for item in benchmark.items(write_suites(tmp_path)).to_pylist():
+            question = benchmark.question(item)
+            assert question.asked or question.right

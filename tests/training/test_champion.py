@@ -5,6 +5,7 @@ import pytest
 from data import record, stage
 from data.params import UserError
 from training import champion
+from training.methods import METHODS
 
 
 @pytest.fixture
@@ -123,7 +124,14 @@ def test_folder_that_holds_another_model(models):
 
 def test_who_competes_for_what():
     assert champion.endpoint_of("ce_clip") == champion.endpoint_of("clip") == "search"
+    assert champion.endpoint_of("lincir") == "compose"
+    assert champion.endpoint_of("cma_clip") == "attributes"
     with pytest.raises(UserError, match="competes for no endpoint"):
         champion.endpoint_of("base")
     with pytest.raises(UserError, match="no endpoint"):
-        champion.current("compose")
+        champion.current("compositional")
+
+
+def test_every_method_competes_for_exactly_one_endpoint():
+    methods = [method for found in champion.ENDPOINTS.values() for method in found]
+    assert sorted(methods) == sorted(METHODS)

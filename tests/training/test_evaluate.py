@@ -1,6 +1,8 @@
 """The evaluate and gate stages, run as a person runs them on a small workspace with real files and tiny models."""
 
 import json
+import shutil
+import sys
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,20 +12,23 @@ import torch
 from PIL import Image
 
 from data import record
-from tests.training.builders import write_suites, write_workspace
-from training import champion, evaluate, gate
+from tests.serving import tiny
+from tests.training.builders import MODELS, write_suites, write_workspace
+from training import champion, evaluate, examiner, gate, methods
+from training.benchmarks.attributes import recalls
+from training.encoder import load_encoder
 from training.outcomes import SCHEMA, cells, column
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
-    """base and clip, evaluated."""
+    """base and a model of each endpoint, evaluated."""
     root = tmp_path_factory.mktemp("workspace")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        write_workspace(root)
-        assert evaluate.main(["base"]) == 0
-        assert evaluate.main(["clip"]) == 0
+        write_workspace(root, models=MODELS)
+        for name in MODELS:
+            assert evaluate.main([name]) == 0
     return root
 
 
@@ -50,6 +55,66 @@ def test_evaluation_is_complete(inside):
     for picture in made.pictures.values():
         with Image.open(folder / picture) as image:
             assert min(image.size) > 200
+
+
+@pytest.mark.parametrize(
+    ("model", "benchmarks"),
+    [
+        ("base", {"compositional", "catalog_retrieval", "composed_retrieval", "attributes"}),
+        ("clip", {"compositional", "catalog_retrieval"}),
+        ("lincir", {"composed_retrieval"}),
+        ("cma_clip", {"attributes"}),
+    ],
+)
+def test_a_model_sits_the_exams_of_its_endpoint(inside, model, benchmarks):
+    folder = inside / "store/evaluations" / model
+    made = record.verify(folder)
+    assert set(json.loads((folder / "metrics.json").read_text())) == benchmarks
+    assert {f"{name}.png" for name in benchmarks} | {"metrics.png"} == set(made.pictures.values())
+    assert set(evaluate.exams(model)) == benchmarks
+
+
+def test_reported_recall_at_precision_is_that_of_the_stored_outcomes(inside):
+    folder = inside / "store/evaluations/cma_clip"
+    metrics = json.loads((folder / "metrics.json").read_text())["attributes"]
+    found = recalls(pq.read_table(folder / "outcomes.parquet"))
+    assert {"recall_at_90_precision", "recall_at_90_precision/gender"} <= set(found)
+    assert found == {name: metrics[name] for name in found}
+
+
+def test_a_method_answers_by_itself_where_it_can(inside, monkeypatch):
+    """A folder with a method.json is loaded as that method; what the method lacks is answered from its encoder."""
+    folder = inside / "store/models/lincir"
+    plain = examiner.Examiner(folder, inside / "store/dataset")
+
+    class Composing(torch.nn.Module):
+        encoder = load_encoder(folder)
+
+        def compose(self, images, keys, conditions):
+            assert images == inside / "store/dataset/images.parquet"
+            return np.tile(np.eye(1, 8, dtype=np.float32), (len(keys), 1))
+
+    monkeypatch.setattr(methods, "load_task", lambda path: Composing() if path == folder else None)
+    asked = (["p0", "p2"], ["in red", "for men"])
+    assert not np.allclose(plain.compose(*asked)[:, 0], 1)
+    (folder / "method.json").write_text("{}")
+    try:
+        own = examiner.Examiner(folder, inside / "store/dataset")
+    finally:
+        (folder / "method.json").unlink()
+    assert own.compose(*asked)[:, 0].tolist() == [1, 1]
+    assert np.allclose(own.images(["p0"]), plain.images(["p0"]), atol=1e-5)
+    ours, theirs = (e.attributes(["p0"], ["red shirt"])["gender"] for e in (own, plain))
+    assert ours[0] == theirs[0]
+    assert np.allclose(ours[1], theirs[1], atol=1e-5)
+
+
+def test_a_plain_encoder_needs_no_method(inside, monkeypatch):
+    """Scoring it must not depend on any method's file: the stage that evaluates it does not name them."""
+    for name in [name for name in sys.modules if name.startswith("training.methods")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert examiner.Examiner(inside / "store/models/base", inside / "store/dataset").texts(["red shirt"]).any()
+    assert not [name for name in sys.modules if name.startswith("training.methods")]
 
 
 def test_second_run_has_nothing_to_do(inside, capsys):
@@ -111,6 +176,32 @@ def test_gate_against_base(inside):
     _assert_page_tells_all(folder, verdict)
 
 
+@pytest.mark.parametrize(
+    ("method", "endpoint", "compared"),
+    [("lincir", "compose", ("composed_retrieval", "R@10")), ("cma_clip", "attributes", ("attributes", "accuracy"))],
+)
+def test_gate_of_the_other_endpoints(inside, method, endpoint, compared):
+    """Against base, on the benchmarks of the endpoint alone; another endpoint's champion is nobody's opponent."""
+    promoted = champion.install("search", inside / "store/models/clip")
+    champion.point("search", promoted.model_record)
+    try:
+        assert gate.main([method]) == 0
+    finally:
+        shutil.rmtree(inside / "store/champions")
+    folder = inside / "store/verdicts" / method
+    verdict = json.loads((folder / "verdict.json").read_text())
+    assert verdict["endpoint"] == endpoint
+    assert verdict["champion"] == {"kind": "base", "model_record": record.read(inside / "store/models/base").id}
+    assert [(b["name"], b["metric"]) for b in verdict["benchmarks"]] == [compared]
+    assert verdict["gate"]["primary"] == compared[0]
+    page = (folder / "verdict.md").read_text()
+    assert "text-only" not in page  # there is no such control here
+    _assert_page_tells_all(folder, verdict)
+    header, first = (folder / "changed_sides.csv").read_text().splitlines()[:2]
+    assert header.endswith("asked,right,wrong")
+    assert {"lincir": "the same, ", "cma_clip": ": "}[method] in first
+
+
 def _assert_page_tells_all(folder, verdict):
     page = (folder / "verdict.md").read_text()
     assert verdict["reason"] in page
@@ -153,8 +244,6 @@ def test_gate_after_a_promotion(tmp_path, monkeypatch, capsys):
     assert "already the champion" in verdict["reason"]
 
     old = pq.read_table("store/evaluations/clip/outcomes.parquet")
-    from tests.serving import tiny
-
     tiny.write_model(tmp_path / "store/models/clip", seed=5)
     assert evaluate.main(["clip"]) == 0
     capsys.readouterr()

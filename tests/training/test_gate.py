@@ -8,11 +8,14 @@ import pyarrow as pa
 import pytest
 
 from data.params import UserError, strict
-from tests.training.builders import outcomes_of
-from training.outcomes import column
-from training.verdict import GateConfig, judge
+from tests.training.builders import GATE, composed_items, outcomes_of
+from training.champion import ENDPOINTS
+from training.outcomes import column, outcome_table
+from training.verdict import GateConfig, Rule, judge
 
-CONFIG = GateConfig(draws=1000, primary="compositional", margins={"compositional": 0.02, "catalog_retrieval": 0.02})
+CONFIG = Rule(draws=1000, primary="compositional", margins={"compositional": 0.02, "catalog_retrieval": 0.02})
+
+SEARCH = GATE["endpoints"]["search"]
 
 
 def world(generator, n, *, gain, loss=0.0, families=1):
@@ -237,14 +240,37 @@ class TestOutcomesThatCannotBeCompared:
     [
         ({"alpha": 0.7}, "alpha"),
         ({"draws": 10}, "draws"),
-        ({"margins": {"compositional": 0.01}}, "margins"),
-        ({"margins": {"compositional": 0.01, "catalog_retrieval": 0.0}}, "margins.catalog_retrieval"),
-        ({"margins": {"compositional": 1, "catalog_retrieval": 0.005, "winoground": 0.1}}, "nothing else"),
-        ({"primary": "winoground"}, "primary"),
-        ({"marigns": {}}, "Did you mean `margins`"),
+        ({"marigns": {}}, "marigns: unknown setting"),
+        ({"endpoints": {"search": SEARCH}}, "one block is needed for each of attributes, compose, search"),
+        ({"endpoints": GATE["endpoints"] | {"shop": SEARCH}}, "and nothing else"),
+        ({"search": {"margins": {"compositional": 0.01}}}, r"endpoints.search: margins: .* catalog_retrieval"),
+        ({"search": {"margins": SEARCH["margins"] | {"attributes": 0.1}}}, "endpoints.search: margins.*nothing else"),
+        ({"search": {"margins": SEARCH["margins"] | {"catalog_retrieval": 0.0}}}, "margins.catalog_retrieval"),
+        ({"search": {"primary": "attributes"}}, "endpoints.search: primary"),
+        ({"search": {"primry": "compositional"}}, "Did you mean `primary`"),
     ],
 )
 def test_settings_that_make_no_sense_name_the_key(change, message):
-    good = {"margins": {"compositional": 0.01, "catalog_retrieval": 0.005}, "primary": "compositional"}
+    settings = {**GATE, **{key: value for key, value in change.items() if key != "search"}}
+    if "search" in change:
+        settings["endpoints"] = settings["endpoints"] | {"search": SEARCH | change["search"]}
     with pytest.raises(UserError, match=message):
-        strict(GateConfig, good | change, "params.yaml: gate")
+        strict(GateConfig, settings, "params.yaml: gate")
+
+
+def test_each_endpoint_is_judged_by_its_own_benchmarks():
+    """Both models sat everything; only the benchmarks of the rule's endpoint are compared, by its own margins."""
+    rules = strict(GateConfig, GATE, "params.yaml: gate")
+    assert set(rules.endpoints) == set(ENDPOINTS)
+    items = composed_items(400)
+    better, worse = (
+        outcome_table("composed_retrieval", "R@10", items, np.arange(400) < k, np.ones(400)) for k in (300, 200)
+    )
+    search = world(np.random.default_rng(0), 400, gain=-0.5, loss=0.5)
+    judgement = judge(
+        *(pa.concat_tables(pair) for pair in zip(search, (better, worse), strict=True)), rules.rule("compose")
+    )
+    assert judgement.verdict == "pass"
+    assert list(by_name(judgement)) == ["composed_retrieval R@10"]
+    assert by_name(judgement)["composed_retrieval R@10"].beyond_control is None
+    assert judge(*search, rules.rule("search")).verdict == "fail"

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from data.params import UserError
-from training.outcomes import Benchmark, Examinee, outcome_table
+from training.outcomes import Benchmark, Examinee, Question, outcome_table
 from training.ranking import ranks
 
 NAME = "catalog_retrieval"
@@ -54,8 +54,11 @@ def _distinct(values: Sequence[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray
 
 BENCHMARK = Benchmark(
     name=NAME,
+    endpoint="search",
     suite="retrieval.parquet",
     columns=("item_id", "image_key", "group", "caption", "title_key"),
     gate_metrics=("t2i_R@10", "i2t_R@10"),
     score=score,
+    question=lambda item: Question(asked=item["caption"]),
+    detail="rank",
 )

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from training.blind import BlindScorer
-from training.outcomes import Benchmark, Examinee, outcome_table
+from training.outcomes import Benchmark, Examinee, Question, outcome_table
 from training.ranking import TIE
 
 NAME = "compositional"
@@ -36,9 +36,12 @@ def score(items: pa.Table, examinee: Examinee) -> pa.Table:
 
 BENCHMARK = Benchmark(
     name=NAME,
+    endpoint="search",
     suite="compositional.parquet",
     columns=("item_id", "image_key", "group", "caption_kind", "caption", "edit_type", "edit", "negative"),
     gate_metrics=("accuracy",),
     score=score,
+    question=lambda item: Question(right=item["caption"], wrong=item["negative"]),
+    detail="difference",
     control="blind_accuracy",
 )
