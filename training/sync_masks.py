@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from data.params import UserError
 from training.losses import MASKED
@@ -31,9 +31,8 @@ Score = Literal["bisoftmax", "cls", "overlap", "weighted", "feature", "random"]
 LEAST = 1e-30  # a place that may be masked never has the score 0, so that the number of masked places is exact
 
 
-@dataclass(frozen=True)
-class Vocabulary:
-    """What masking must know of a WordPiece vocabulary: bool (V,) flags, and the id of [MASK].
+class Vocabulary(nn.Module):
+    """What masking must know of a WordPiece vocabulary of V pieces: flags bool (V,), and the id of [MASK].
 
     Attributes:
         special: tokens that are never masked: [CLS], [SEP], [PAD], and stop words where some are named.
@@ -42,30 +41,27 @@ class Vocabulary:
 
     special: Tensor
     continues: Tensor
-    mask_id: int
 
-    @classmethod
-    def of(cls, tokenizer: Tokenizer, skip: Sequence[str] = ()) -> Vocabulary:
+    def __init__(self, tokenizer: Tokenizer, skip: Sequence[str] = ()) -> None:
         """Of `tokenizer`, with the words `skip` as never masked. Raises `UserError` where it has no [MASK]."""
+        super().__init__()
         entries = tokenizer.get_vocab()
-        mask_id = tokenizer.token_to_id("[MASK]")
-        if mask_id is None:
-            raise UserError("syncmask: the text tower's tokenizer has no [MASK]; use one of a BERT.")
-        size = max(entries.values()) + 1
-        special, continues = torch.zeros(size, dtype=torch.bool), torch.zeros(size, dtype=torch.bool)
-        for word in ("[CLS]", "[SEP]", "[PAD]", *skip):
-            if (found := tokenizer.token_to_id(word)) is not None:
-                special[found] = True
+        if "[MASK]" not in entries:
+            raise UserError("methods.syncmask.towers.text: its tokenizer has no [MASK]; use one of a BERT.")
+        self.mask_id, self.size = entries["[MASK]"], max(entries.values()) + 1
+        special, continues = torch.zeros(self.size, dtype=torch.bool), torch.zeros(self.size, dtype=torch.bool)
+        special[[entries[word] for word in ("[CLS]", "[SEP]", "[PAD]", *skip) if word in entries]] = True
         continues[[i for word, i in entries.items() if word.startswith("##")]] = True
-        return cls(special, continues, mask_id)
+        self.register_buffer("special", special, persistent=False)
+        self.register_buffer("continues", continues, persistent=False)
 
     def content(self, ids: Tensor, mask: Tensor) -> Tensor:
         """C: bool (B, L), tokens that may be masked."""
-        return mask.bool() & ~self.special.to(ids.device)[ids]
+        return mask.bool() & ~self.special[ids]
 
     def words(self, ids: Tensor, content: Tensor) -> Tensor:
         """Which word a content token belongs to, int64 (B, L) counting from 0; means nothing elsewhere."""
-        starts = content & ~self.continues.to(ids.device)[ids]
+        starts = content & ~self.continues[ids]
         return (starts.cumsum(1) - 1).clamp_min(0)
 
 

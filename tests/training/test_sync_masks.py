@@ -140,7 +140,7 @@ def test_padding_changes_nothing() -> None:
 
 def vocabulary(*skip: str) -> Vocabulary:
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "faux", "##leather", "##ette", "bag", "for"]
-    return Vocabulary.of(Tokenizer(models.WordPiece({n: i for i, n in enumerate(names)}, unk_token="[UNK]")), skip)
+    return Vocabulary(Tokenizer(models.WordPiece({n: i for i, n in enumerate(names)}, unk_token="[UNK]")), skip)
 
 
 IDS = torch.tensor([[2, 5, 6, 7, 8, 9, 3, 0, 0], [2, 8, 9, 5, 6, 8, 9, 5, 3]])  # faux##leather##ette bag for; …
@@ -155,7 +155,7 @@ def test_specials_are_never_content_and_pieces_are_one_word() -> None:
     assert not vocabulary("for").content(IDS, IDS > 0)[0, 5]
     digits = Tokenizer(models.WordPiece({word: i for i, word in enumerate("0123456789")}, unk_token="0"))
     with pytest.raises(UserError, match=r"\[MASK\]"):
-        Vocabulary.of(digits)
+        Vocabulary(digits)
 
 
 def test_pieces_of_a_word_are_masked_together_and_counts_are_exact() -> None:
