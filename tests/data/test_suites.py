@@ -15,7 +15,10 @@ from data.negatives import build
 from data.negatives.audit import violations
 from data.params import UserError, strict
 from data.splits import position, split_key
-from data.suites import SuitesConfig, balance, item_id, retrieval
+from data.suites import Suites, SuitesConfig, check_unseen, retrieval
+from data.suites_attributes import attributes, classes, task_table
+from data.suites_composed import CHANGES, check_composed, composed, condition
+from data.suites_items import balance, item_id
 from data.text import title_key
 
 Row = dict[str, Any]
@@ -49,8 +52,8 @@ def products() -> dict[str, Row]:
 def test_negatives_are_of_train_and_val_and_suites_of_test(here: Path) -> None:
     split = {row_id: row["split"] for row_id, row in products().items()}
     assert {split[row["row_id"]] for row in table("negatives/negatives.parquet")} == {"train", "val"}
-    assert {split[row["row_id"]] for row in table("suites/compositional.parquet")} == {"test"}
-    assert {split[row["row_id"]] for row in table("suites/retrieval.parquet")} == {"test"}
+    for name in suites.SCHEMAS:
+        assert {split[row["row_id"]] for row in table(f"suites/{name}.parquet")} == {"test"}
 
 
 def test_suite_items_keep_the_hard_rule_over_all_splits(here: Path) -> None:
@@ -76,7 +79,7 @@ def test_every_critical_check_passes_and_pictures_are_there(here: Path) -> None:
         critical = [check for check in made.checks if check["severity"] == "critical"]
         assert critical
         assert all(check["passed"] for check in critical)
-        assert (Path("store") / name / made.pictures["examples"]).is_file()
+        assert all((Path("store") / name / picture).is_file() for picture in made.pictures.values())
         assert {row["edit"] for row in made.tables["what became of the drafts"]} >= {"colour", "swap"}
     tally = made.tables["what became of the drafts"]
     refusals = ("no_slot", "no_alternative", "symmetric", "balance", "repeated", "true_of_group", "named_in_group")
@@ -135,5 +138,137 @@ def test_item_ids_tell_parts_apart() -> None:
 def test_impossible_settings_are_refused() -> None:
     with pytest.raises(UserError, match="per_edit"):
         strict(SuitesConfig, {"per_edit": 0}, where="params.yaml: suites")
+    with pytest.raises(UserError, match="per_change"):
+        strict(SuitesConfig, {"per_change": 0}, where="params.yaml: suites")
     with pytest.raises(UserError, match="candidates"):
         strict(build.NegativesConfig, {"candidates": 0}, where="params.yaml: negatives")
+
+
+def test_attribute_items_ask_for_classes_only(here: Path) -> None:
+    rows = list(products().values())
+    known = classes(row for row in rows if row["split"] == "train")
+    items = table("suites/attributes.parquet")
+    asked = {(item["row_id"], item["task"]): item["label"] for item in items}
+    assert len(asked) == len(items) > 300
+    for row in rows:
+        for task, values in known.items():
+            expected = row[task] if row["split"] == "test" and row[task] in values else None
+            assert asked.get((row["row_id"], task)) == expected
+    shown = {row["task"]: row for row in record.read(Path("store/suites")).tables["attribute items"]}
+    labels = Counter(item["label"] for item in items if item["task"] == "gender")
+    assert shown["gender"]["always_guessing_it"] == round(max(labels.values()) / labels.total(), 4)
+
+
+def test_classes_are_the_frequent_values_of_train() -> None:
+    """Ten products make a class, nine do not; a task with one class is not asked."""
+    genders = ["Men"] * 10 + ["Women"] * 11 + ["Girls"] * 9 + [None] * 30
+    known = classes(product(gender=gender) for gender in genders)
+    assert known["gender"] == ["Men", "Women"]
+    assert known["usage"] == ["Casual"]
+    assert known["season"] == []
+    items = attributes([product(gender="Women"), product(gender="Girls", row_id="r1")], known)
+    assert [(item["task"], item["label"]) for item in items] == [("gender", "Women")]
+    assert task_table(items, known) == [
+        {"task": "gender", "classes": 2, "items": 1, "commonest": "Women", "always_guessing_it": 1.0}
+    ]
+
+
+def test_composed_answers_differ_in_exactly_one_attribute(here: Path) -> None:
+    """Read again by brute force over all pairs of test products, answers complete and none too many."""
+    rows = [row for row in products().values() if row["split"] == "test" and all(row[name] for name in CHANGES)]
+    by_id = {row["row_id"]: row for row in rows}
+    items = table("suites/composed.parquet")
+    assert len(items) > 60
+    for item in items:
+        query = by_id[item["row_id"]]
+        wanted = {name: query[name] for name in CHANGES} | {item["changed"]: item["value"]}
+        right = {row["image_key"] for row in rows if all(row[name] == value for name, value in wanted.items())}
+        assert item["targets"] == sorted(right - {query["image_key"]}) != []
+        assert query[item["changed"]] != item["value"]
+        assert (item["image_key"], item["group"]) == (query["image_key"], query["group"])
+
+
+def shop() -> list[Row]:
+    """A white, two red and a red formal T-shirt for men, a white one for women, a red pair of jeans."""
+    changed: list[Row] = [
+        {}, {"base_colour": "Red"}, {"base_colour": "Red"}, {"base_colour": "Red", "usage": "Formal"},
+        {"gender": "Unisex"}, {"base_colour": "Red", "article_type": "Jeans"},
+    ]  # fmt: skip
+    return [product(**values, row_id=f"r{n}", image_key=f"k{n}", split="test") for n, values in enumerate(changed)]
+
+
+def test_composed_items_by_hand() -> None:
+    found = {(item["row_id"], item["changed"]): item for item in composed(shop(), 9)}
+    red = found["r0", "base_colour"]
+    assert (red["value"], red["condition"], red["targets"]) == ("Red", "in red", ["k1", "k2"])
+    assert found["r0", "gender"]["condition"] == "for men and women"
+    assert found["r1", "article_type"]["condition"] == "as jeans"
+    assert found["r1", "usage"]["condition"] == "for formal wear"
+    assert found["r3", "usage"]["targets"] == ["k1", "k2"]
+    assert ("r0", "article_type") not in found  # there is no white pair of jeans
+    assert ("r5", "base_colour") not in found
+    assert condition("base_colour", "Navy Blue") == "in navy blue"
+
+
+def test_a_photo_that_query_and_answer_share_is_no_answer() -> None:
+    rows = shop()
+    rows[1]["image_key"] = "k0"  # one photo of the white and the red shirt
+    assert {item["row_id"]: item["targets"] for item in composed(rows, 9) if item["value"] == "Red"}["r0"] == ["k2"]
+    rows[2]["image_key"] = "k0"
+    assert "r0" not in {item["row_id"] for item in composed(rows, 9) if item["value"] == "Red"}
+
+
+def test_unknown_attributes_are_neither_asked_about_nor_answers() -> None:
+    rows = shop()
+    rows[2]["usage"] = None
+    found = composed(rows, 9)
+    assert "r2" not in {item["row_id"] for item in found}
+    assert "k2" not in {key for item in found for key in item["targets"]}
+    rows[1]["season"] = "Fall"  # nothing one could see
+    assert composed(rows, 9) == found
+
+
+def test_at_most_so_many_items_per_change_and_the_same_ones_in_a_larger_shop() -> None:
+    few, all_ = composed(shop(), 1), composed(shop(), 9)
+    assert set(Counter(item["changed"] for item in few).values()) == {1}
+    for name in CHANGES:
+        assert [i for i in few if i["changed"] == name] == [
+            min((i for i in all_ if i["changed"] == name), key=lambda item: item["item_id"])
+        ]
+    ids = {(item["row_id"], item["value"]): item["item_id"] for item in all_}
+    more = composed([*shop(), product(row_id="r9", image_key="k9", base_colour="Red", split="test")], 9)
+    assert all(ids.get((i["row_id"], i["value"]), i["item_id"]) == i["item_id"] for i in more)
+
+
+class Checks:
+    """What a run is told about its checks."""
+
+    def __init__(self) -> None:
+        self.failed: list[str] = []
+
+    def check(self, name: str, passed: bool, *, examples: list[str], **_: object) -> None:
+        self.failed += [] if passed else examples
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"targets": []}, {"targets": ["k0", "k1"]}, {"targets": ["k1", "k5"]}, {"value": "White"}, {"targets": ["k3"]}],
+)
+def test_wrong_composed_items_are_found(change: Row) -> None:
+    """No answer, the query's own photo, two differences, no difference asked for, another usage as well."""
+    item = next(i for i in composed(shop(), 9) if i["row_id"] == "r0" and i["changed"] == "base_colour")
+    run = Checks()
+    check_composed(run, [item], shop())  # type: ignore[arg-type]
+    assert run.failed == []
+    check_composed(run, [item | change], shop())  # type: ignore[arg-type]
+    assert run.failed == [item["item_id"]]
+
+
+def test_a_photo_of_the_train_split_is_found() -> None:
+    rows = [*shop(), product(row_id="r9", image_key="k2")]
+    made = Suites(rows, [], [], [], composed(shop(), 9))
+    run = Checks()
+    check_unseen(run, made)  # type: ignore[arg-type]
+    assert (
+        run.failed == [item["item_id"] for item in made.composed if "k2" in (item["image_key"], *item["targets"])] != []
+    )
