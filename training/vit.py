@@ -134,6 +134,14 @@ class VitTrunk(nn.Module):
             x = block(x)
         return x
 
+    def fixed(self) -> int | None:
+        """How many of the first blocks are frozen together with the embedding; None where the embedding learns."""
+        embedding = (*self.patch_embed.parameters(), self.cls_token, self.pos_embed, self.mask_token)
+        if any(parameter.requires_grad for parameter in embedding):
+            return None
+        learning = [any(p.requires_grad for p in block.parameters()) for block in self.blocks]
+        return learning.index(True) if True in learning else len(learning)
+
     def run(self, x: Tensor, first: int = 0) -> Tensor:
         """The blocks from `first` on and the final norm."""
         for block in self.blocks[first:]:
