@@ -25,7 +25,7 @@ from data.negatives.examples import draw_examples
 from data.negatives.generate import Generator
 from data.negatives.report import check_blind, check_hard_rule, count_table, tally_table
 from data.params import UserError, section
-from data.suites_attributes import ATTRIBUTES, attributes, classes, draw_attributes, task_table
+from data.suites_attributes import ATTRIBUTES, attributes, classes, commonest, draw_attributes, task_table
 from data.suites_composed import COMPOSED, change_table, check_composed, composed, draw_composed
 from data.suites_items import Row, balance, item_id, write
 from data.text import clean, title_key
@@ -90,13 +90,13 @@ def build(args: argparse.Namespace) -> None:
         if run.up_to_date:
             return
         rows = read_products(DATASET)
-        test = split(rows, "test")
+        train, test = split(rows, "train"), split(rows, "test")
         if not test:
             raise UserError(f"{DATASET}: the test split is empty; land a larger drop or raise dataset.test_share.")
         generator = make_generator(rows, params.seed, 1)
         made = Suites(
             rows, balance(compositional(generator, run.progress(test, what="products")), params.per_edit),
-            retrieval(test), attributes(test, classes(split(rows, "train"))), composed(test, params.per_change),
+            retrieval(test), attributes(test, classes(train), commonest(train)), composed(test, params.per_change),
         )  # fmt: skip
         for name, columns in SCHEMAS.items():
             items = getattr(made, name)

@@ -1,7 +1,8 @@
 """The attributes suite: what is this product? One item per test product and task, asked of its photo and its title.
 
 A task is a column of the catalog; its classes are the values that enough products of the train split have. A product
-whose value is rarer, or absent, is not asked about: no model could have learnt the answer.
+whose value is rarer, or absent, is not asked about: no model could have learnt the answer. Beside each answer stands
+the commonest class of the train split, which is what one may say without looking.
 """
 
 from __future__ import annotations
@@ -23,24 +24,39 @@ LEAST = 10  # products of the train split that make a value a class
 ATTRIBUTES = pa.schema([
     ("item_id", pa.string()), ("row_id", pa.string()), ("image_key", pa.string()), ("group", pa.int64()),
     ("title", pa.string()), ("task", pa.string()), ("label", pa.string()),
+    ("commonest", pa.string()),
 ])  # fmt: skip
 SHOWN, COLUMNS = 12, 3  # products on the page of examples
 
 
 def classes(train: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
     """{task: its classes, sorted}, from the rows of the train split."""
-    counts: dict[str, Counter[str]] = {task: Counter() for task in TASKS}
-    for row in train:
-        for task in TASKS:
-            counts[task][row[task]] += 1
     return {
-        task: sorted(value for value, count in found.items() if value is not None and count >= LEAST)
-        for task, found in counts.items()
+        task: sorted(value for value, count in found.items() if count >= LEAST)
+        for task, found in _counts(train).items()
     }
 
 
-def attributes(test: Iterable[Mapping[str, Any]], known: Mapping[str, Sequence[str]]) -> list[Row]:
+def commonest(train: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """{task: the value that most products of the train split have}, of equally common ones the first by name."""
+    return {task: min(found, key=lambda v: (-found[v], v)) for task, found in _counts(train).items() if found}
+
+
+def _counts(train: Iterable[Mapping[str, Any]]) -> dict[str, Counter[str]]:
+    counts: dict[str, Counter[str]] = {task: Counter() for task in TASKS}
+    for row in train:
+        for task in TASKS:
+            if row[task] is not None:
+                counts[task][row[task]] += 1
+    return counts
+
+
+def attributes(
+    test: Iterable[Mapping[str, Any]], known: Mapping[str, Sequence[str]], usual: Mapping[str, str]
+) -> list[Row]:
     """One item per product and task, in the rows' order; `title` is empty where there is none.
+
+    `known` are the `classes` and `usual` the `commonest` values of the train split.
 
     A task with one class asks nothing, so it has no items.
     """
@@ -49,7 +65,7 @@ def attributes(test: Iterable[Mapping[str, Any]], known: Mapping[str, Sequence[s
         {
             "item_id": item_id(row["row_id"], "attribute", task), "row_id": row["row_id"],
             "image_key": row["image_key"], "group": row["group"], "title": clean(row["title"] or ""),
-            "task": task, "label": row[task],
+            "task": task, "label": row[task], "commonest": usual[task],
         }
         for row in test for task, values in answers.items() if row[task] in values
     ]  # fmt: skip
@@ -57,13 +73,13 @@ def attributes(test: Iterable[Mapping[str, Any]], known: Mapping[str, Sequence[s
 
 def task_table(items: Iterable[Row], known: Mapping[str, Sequence[str]]) -> list[Row]:
     """Rows {task, classes, items, commonest, always_guessing_it}: the score to beat without looking."""
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    held: dict[str, list[Row]] = defaultdict(list)
     for item in items:
-        counts[item["task"]][item["label"]] += 1
+        held[item["task"]].append(item)
     return [
-        {"task": task, "classes": len(known[task]), "items": found.total(), "commonest": found.most_common(1)[0][0],
-         "always_guessing_it": round(found.most_common(1)[0][1] / found.total(), 4)}
-        for task, found in counts.items()
+        {"task": task, "classes": len(known[task]), "items": len(found), "commonest": found[0]["commonest"],
+         "always_guessing_it": round(sum(item["label"] == item["commonest"] for item in found) / len(found), 4)}
+        for task, found in held.items()
     ]  # fmt: skip
 
 

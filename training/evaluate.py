@@ -122,7 +122,7 @@ def _report(run: stage.Run, model: str, metrics: Metrics, outcomes: pa.Table) ->
     intervals(
         _lines(metrics), run.out / "metrics.png", title=f"{model} on {what}",
         xlabel="percent of items, with 95 % interval (resampled by product family)",
-        legend="dashed tick, where there is one: what a text-only scorer gets on the same items",
+        legend="dashed tick: what is right without looking (a text-only scorer, the commonest class)",
     )  # fmt: skip
     run.picture("Metrics with intervals", run.out / "metrics.png")
 

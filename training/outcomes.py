@@ -68,7 +68,8 @@ class Benchmark:
         endpoint: models that compete for it sit this exam.
         question: a row of the suite in words.
         detail: what the outcomes' column `detail` holds.
-        control: a metric that a scorer blind to the photos gets; a gain on items it also solves does not count.
+        control: a metric that one gets without looking; a gain on items that it also solves does not count.
+        blind: who gets the control's score, in words.
         computed: {metric: {value, low, high, n}} of what is no mean over items, from this benchmark's outcomes.
     """
 
@@ -81,6 +82,7 @@ class Benchmark:
     question: Callable[[Mapping[str, Any]], Question]
     detail: Literal["rank", "difference", "confidence"]
     control: str | None = None
+    blind: str = "a text-only scorer"
     computed: Callable[[pa.Table], dict[str, dict[str, float]]] | None = None
 
     def items(self, suites: Path) -> pa.Table:

@@ -97,7 +97,7 @@ class Comparison:
     Attributes:
         p: Holm-adjusted over all comparisons; `p_single` is the exact McNemar p, discordant units as coin flips.
         gained, lost: items that only the challenger, or only the champion, gets right.
-        beyond_control: the difference on items the text-only control gets wrong; None where there is no control.
+        beyond_control: the difference on items that the benchmark's control gets wrong; None where there is no control.
     """
 
     name: str
@@ -182,7 +182,7 @@ def _measure(ours: Cells, theirs: Cells, key: tuple[str, str], control: str | No
         missed = column(_paired(ours, theirs, (key[0], control))[0], "outcome") == 0
         if not missed.any():
             raise UserError(
-                f"{key[0]}: the text-only control solves every item, so the suite proves nothing about seeing."
+                f"{key[0]}: {BENCHMARKS[key[0]].blind} solves every item, so the suite proves nothing about seeing."
             )
         beyond = measure(difference[missed], units[missed])
     return _Measured(
@@ -283,7 +283,7 @@ def _doubt(c: Comparison) -> str:
     if not c.non_inferior:
         return f"a loss of more than {100 * c.margin:g} points is not excluded"
     if c.low > 0 and c.beyond_control and c.beyond_control["low"] <= 0:
-        return "a gain is proven only where a text-only scorer succeeds as well"
+        return f"a gain is proven only where {BENCHMARKS[c.name].blind} succeeds as well"
     return "a gain is not proven"
 
 
@@ -292,7 +292,7 @@ def _why_failed(c: Comparison) -> str:
         return f"is worse on {c.label} by more than the margin of {100 * c.margin:g} points: {_points(c)}"
     if c.high <= 0:
         return f"is no better on {c.label}, the primary benchmark: {_points(c)}"
-    return f"gains on {c.label} only where a text-only scorer succeeds without looking: {_points(c)} in all"
+    return f"gains on {c.label} only where {BENCHMARKS[c.name].blind} succeeds without looking: {_points(c)} in all"
 
 
 def _points(c: Comparison) -> str:

@@ -76,7 +76,7 @@ def forest(judgement: Judgement, method: str, champion: str, path: Path) -> None
         lines.append(Line(c.label, value, low, high, note, COLOURS[c.verdict], marks=(-100 * c.margin,)))
         if beyond := c.beyond_control:
             value, low, high = (100 * beyond[key] for key in ("difference", "low", "high"))
-            lines.append(Line("… beyond text-only", value, low, high, f"{value:+.1f}", COLOURS[c.verdict]))
+            lines.append(Line("… beyond the control", value, low, high, f"{value:+.1f}", COLOURS[c.verdict]))
     intervals(
         lines, path, title=f"{method} minus {champion}: {judgement.verdict}", zero=True,
         xlabel="difference in points, with its interval",
@@ -170,7 +170,7 @@ def slice_rows(judgement: Judgement, found: Sequence[Change]) -> list[dict[str, 
 
 def _control_text(judgement: Judgement, config: Rule) -> list[str]:
     return [
-        f"On the {b['n_items']:,.0f} items of {c.label} that a text-only scorer gets wrong, the difference is "
+        f"On the {b['n_items']:,.0f} items of {c.label} that {BENCHMARKS[c.name].blind} gets wrong, the difference is "
         f"{100 * b['difference']:+.1f} points ({100 * b['low']:+.1f} to {100 * b['high']:+.1f})"
         + (": a gain counts only if it also holds there." if c.name == config.primary else ".")
         for c in judgement.comparisons
@@ -189,13 +189,14 @@ def _facts_rows(facts: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _rule(config: Rule) -> str:
     margins = ", ".join(f"{100 * m:g} on {name.replace('_', ' ')}" for name, m in config.margins.items())
-    primary, controlled = config.primary.replace("_", " "), BENCHMARKS[config.primary].control is not None
+    primary, blind = config.primary.replace("_", " "), BENCHMARKS[config.primary].blind
+    controlled = BENCHMARKS[config.primary].control is not None
     return (
         f"- **pass**: every interval lies above minus the margin (in points: {margins}), and on {primary} the "
         f"difference is above zero, by the interval, by the Holm-adjusted p ≤ {config.alpha:g}"
-        + (", and on the items that a text-only scorer gets wrong.\n" if controlled else ".\n")
+        + (f", and on the items that {blind} gets wrong.\n" if controlled else ".\n")
         + f"- **fail**: some interval lies wholly below minus its margin, or on {primary} a gain is excluded"
-        + (", overall or beyond what a text-only scorer gets.\n" if controlled else ".\n")
+        + (f", overall or beyond what {blind} gets.\n" if controlled else ".\n")
         + "- **inconclusive**: the items do not suffice for either. The number needed would decide with "
         f"{100 * POWER:.0f} % probability if new items vary as these do, and the true difference is the observed one "
         "or a margin away from the threshold, whichever is further.\n\n"

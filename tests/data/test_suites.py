@@ -16,7 +16,7 @@ from data.negatives.audit import violations
 from data.params import UserError, strict
 from data.splits import position, split_key
 from data.suites import Suites, SuitesConfig, check_unseen, retrieval
-from data.suites_attributes import attributes, classes, task_table
+from data.suites_attributes import attributes, classes, commonest, task_table
 from data.suites_composed import CHANGES, check_composed, composed, condition
 from data.suites_items import balance, item_id
 from data.text import title_key
@@ -156,21 +156,26 @@ def test_attribute_items_ask_for_classes_only(here: Path) -> None:
             assert asked.get((row["row_id"], task)) == expected
     shown = {row["task"]: row for row in record.read(Path("store/suites")).tables["attribute items"]}
     labels = Counter(item["label"] for item in items if item["task"] == "gender")
-    assert shown["gender"]["always_guessing_it"] == round(max(labels.values()) / labels.total(), 4)
+    assert shown["gender"]["commonest"] == "Men"
+    assert shown["gender"]["always_guessing_it"] == round(labels["Men"] / labels.total(), 4)
 
 
 def test_classes_are_the_frequent_values_of_train() -> None:
     """Ten products make a class, nine do not; a task with one class is not asked."""
     genders = ["Men"] * 10 + ["Women"] * 11 + ["Girls"] * 9 + [None] * 30
-    known = classes(product(gender=gender) for gender in genders)
+    train = [product(gender=gender) for gender in genders]
+    known, usual = classes(train), commonest(train)
     assert known["gender"] == ["Men", "Women"]
     assert known["usage"] == ["Casual"]
     assert known["season"] == []
-    items = attributes([product(gender="Women"), product(gender="Girls", row_id="r1")], known)
-    assert [(item["task"], item["label"]) for item in items] == [("gender", "Women")]
+    rows = [product(gender=gender, row_id=gender) for gender in ("Men", "Girls", "Women", "Women")]
+    items = attributes(rows, known, usual)
+    assert [(item["task"], item["label"]) for item in items] == [("gender", g) for g in ("Men", "Women", "Women")]
+    assert {item["commonest"] for item in items} == {"Women"}
     assert task_table(items, known) == [
-        {"task": "gender", "classes": 2, "items": 1, "commonest": "Women", "always_guessing_it": 1.0}
+        {"task": "gender", "classes": 2, "items": 3, "commonest": "Women", "always_guessing_it": 0.6667}
     ]
+    assert commonest([product(gender="Women"), product(gender="Men")])["gender"] == "Men"
 
 
 def test_composed_answers_differ_in_exactly_one_attribute(here: Path) -> None:

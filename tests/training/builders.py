@@ -100,6 +100,7 @@ def attribute_items(n: int) -> pa.Table:
         "group": pa.array([i // 2 for i in range(n)], pa.int64()),
         "title": [TITLES[i // 2 % len(TITLES)] if i // 2 % 5 else "" for i in range(n)],
         "task": [TASKS[i % 2] for i in range(n)], "label": [CLASSES[i // 2 % len(CLASSES)] for i in range(n)],
+        "commonest": ["Men"] * n,
     })  # fmt: skip
 
 

@@ -138,7 +138,9 @@ class TestAttributes:
     def test_highest_probability_strictly(self):
         """Labels Boys, Girls, Men: right and sure, wrong, and a tie with the right one first, which is no success."""
         examinee = self.answers([0.7, 0.1, 0.1, 0.1], [0.1, 0.2, 0.6, 0.1], [0.1, 0.1, 0.4, 0.4])
-        cell = cells(ATTRIBUTES.score(attribute_items(6), examinee))["attributes", "accuracy"]
+        found = cells(ATTRIBUTES.score(attribute_items(6), examinee))
+        assert column(found["attributes", "blind_accuracy"], "outcome").tolist() == [0, 0, 0, 0, 1, 1]  # always "Men"
+        cell = found["attributes", "accuracy"]
         assert column(cell, "outcome").tolist() == [1, 1, 0, 0, 0, 0]
         assert column(cell, "detail") == pytest.approx([0.7, 0.7, 0.6, 0.6, 0.4, 0.4])
         assert column(cell, "slice").tolist() == ["gender", "usage"] * 3
@@ -177,7 +179,7 @@ class TestAttributes:
 
     def test_constant_scorer_gets_nothing(self):
         outcomes = ATTRIBUTES.score(attribute_items(16), ConstantExaminee())
-        assert column(outcomes, "outcome").sum() == 0
+        assert column(cells(outcomes)["attributes", "accuracy"], "outcome").sum() == 0
         assert {number["value"] for number in recalls(outcomes).values()} == {0.0}
 
 

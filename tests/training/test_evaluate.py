@@ -196,6 +196,7 @@ def test_gate_of_the_other_endpoints(inside, method, endpoint, compared):
     assert verdict["gate"]["primary"] == compared[0]
     page = (folder / "verdict.md").read_text()
     assert "text-only" not in page  # there is no such control here
+    assert ("a guess of the commonest class gets wrong" in page) is (method == "cma_clip")
     _assert_page_tells_all(folder, verdict)
     header, first = (folder / "changed_sides.csv").read_text().splitlines()[:2]
     assert header.endswith("asked,right,wrong")

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from data.params import UserError, strict
-from tests.training.builders import GATE, composed_items, outcomes_of
+from tests.training.builders import GATE, attribute_items, composed_items, outcomes_of
 from training.champion import ENDPOINTS
 from training.outcomes import column, outcome_table
 from training.verdict import GateConfig, Rule, judge
@@ -256,6 +256,26 @@ def test_settings_that_make_no_sense_name_the_key(change, message):
         settings["endpoints"] = settings["endpoints"] | {"search": SEARCH | change["search"]}
     with pytest.raises(UserError, match=message):
         strict(GateConfig, settings, "params.yaml: gate")
+
+
+def test_a_model_that_learnt_the_commonest_class_is_not_promoted():
+    """Champion and challenger guess; the challenger always guesses the commonest class, which is right more often."""
+    n = 4000
+    generator = np.random.default_rng(0)
+    common, guess = generator.random(n) < 0.5, generator.random(n) < 0.25
+    items = attribute_items(n)
+
+    def sat(outcome):
+        made = (
+            outcome_table("attributes", m, items, o, np.ones(n))
+            for m, o in (("accuracy", outcome), ("blind_accuracy", common))
+        )
+        return pa.concat_tables(made)
+
+    judgement = judge(sat(common), sat(guess), strict(GateConfig, GATE, "gate").rule("attributes"))
+    assert by_name(judgement)["attributes accuracy"].low > 0.2
+    assert judgement.verdict == "fail"
+    assert "only where a guess of the commonest class succeeds without looking" in judgement.reason
 
 
 def test_each_endpoint_is_judged_by_its_own_benchmarks():

@@ -1,7 +1,8 @@
 """Attribute recognition: what is this product, by its photo and its title? One question per product and task.
 
-Right is the product's class if it has the highest probability, strictly. Beside the accuracy stands the recall at 90 %
-precision: the share of products that can be filled in unseen if nine in ten answers have to be right.
+Right is the product's class if it has the highest probability, strictly. Beside the accuracy stands that of a guess of
+the commonest class, and the recall at 90 % precision: the share of products that can be filled in unseen if nine in ten
+answers have to be right.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from training.ranking import TIE
 from training.recall_at_precision import recall_at_precision
 from training.statistics import ALPHA, SEED
 
-NAME, METRIC = "attributes", "accuracy"
+NAME, METRIC, CONTROL = "attributes", "accuracy", "blind_accuracy"
 PRECISION, RECALL = 0.9, "recall_at_90_precision"
 DRAWS = 1000  # resamples of its interval: each sorts every item again
 
@@ -27,7 +28,7 @@ Integers = npt.NDArray[np.int64]
 
 
 def score(items: pa.Table, examinee: Examinee) -> pa.Table:
-    """Outcomes of `accuracy`, sliced by task; detail: the probability of the class that the model chose."""
+    """Outcomes of `accuracy` and `blind_accuracy` by task; detail: the probability of the class that was chosen."""
     asked = list(zip(items["image_key"].to_pylist(), items["title"].to_pylist(), strict=True))
     products = {product: place for place, product in enumerate(dict.fromkeys(asked))}
     answers = examinee.attributes([key for key, _ in products], [title or None for _, title in products])
@@ -43,7 +44,11 @@ def score(items: pa.Table, examinee: Examinee) -> pa.Table:
         chosen, sure, clear = _choices(np.asarray(probabilities, np.float64)[place[mine]])
         correct[mine] = (np.array(names)[chosen] == labels[mine]) & clear
         confidence[mine] = sure
-    return outcome_table(NAME, METRIC, items, correct, confidence, tasks.tolist())
+    guessed = labels == np.array(items["commonest"].to_pylist())
+    return pa.concat_tables([
+        outcome_table(NAME, METRIC, items, correct, confidence, tasks.tolist()),
+        outcome_table(NAME, CONTROL, items, guessed, np.ones(len(asked)), tasks.tolist()),
+    ])  # fmt: skip
 
 
 def _choices(probabilities: Floats) -> tuple[Integers, Floats, npt.NDArray[np.bool_]]:
@@ -93,10 +98,12 @@ BENCHMARK = Benchmark(
     name=NAME,
     endpoint="attributes",
     suite="attributes.parquet",
-    columns=("item_id", "image_key", "group", "title", "task", "label"),
+    columns=("item_id", "image_key", "group", "title", "task", "label", "commonest"),
     gate_metrics=(METRIC,),
     score=score,
     question=lambda item: Question(asked=item["title"], right=f"{item['task'].replace('_', ' ')}: {item['label']}"),
     detail="confidence",
+    control=CONTROL,
+    blind="a guess of the commonest class",
     computed=recalls,
 )
