@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import os
 import pkgutil
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.training import mutants
+from tests.training.mutants import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 FOUND = [
     pytest.param(*mutant, id=f"{module.name}-{number}")
     for module in pkgutil.iter_modules(mutants.__path__)
@@ -28,22 +25,12 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sources and their tests; the starter pictures, which no test writes to, are linked."""
     folder = tmp_path_factory.mktemp("mutants")
     skip = shutil.ignore_patterns("__pycache__", "starter", "browser", "e2e")
-    for name in ("data", "training", "serving", "orchestration", "tests"):
+    for name in mutants.OWN:
         shutil.copytree(ROOT / name, folder / name, ignore=skip)
     (folder / "data/starter").symlink_to(ROOT / "data/starter")
     for name in ("pyproject.toml", "params.yaml", "dvc.yaml"):
         shutil.copy(ROOT / name, folder)
     return folder
-
-
-def run(folder: Path, *nodes: str) -> subprocess.CompletedProcess[str]:
-    environment = {
-        **os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *nodes],
-        cwd=folder, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
 
 
 def test_there_are_mutants_and_each_edits_one_place() -> None:
@@ -58,8 +45,8 @@ def test_there_are_mutants_and_each_edits_one_place() -> None:
 
 @pytest.mark.slow
 def test_without_a_mutation_all_these_tests_pass(copy: Path) -> None:
-    done = run(copy, *sorted({parameters.values[3] for parameters in FOUND}))
-    assert done.returncode == PASSED, done.stdout[-3000:]
+    code, output = mutants.run(copy, *sorted({parameters.values[3] for parameters in FOUND}))
+    assert code == PASSED, output[-3000:]
 
 
 @pytest.mark.slow
@@ -69,7 +56,7 @@ def test_the_mistake_is_found(copy: Path, file: str, old: str, new: str, node: s
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace(old, new), encoding="utf-8")
     try:
-        done = run(copy, node)
+        code, output = mutants.run(copy, node)
     finally:
         path.write_text(text, encoding="utf-8")
-    assert done.returncode == FAILED, done.stdout[-3000:]
+    assert code == FAILED, output[-3000:]
