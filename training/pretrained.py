@@ -52,6 +52,7 @@ class Towers:
     Attributes:
         image: `package` (DINOv2 ViT-S/14), a timm vision transformer's name, or `random` for no pretrained weights.
         image_file: local .safetensors or .pth file with timm's names, in place of timm's download.
+        image_shape: of `random` only: `width`, `heads`, `inner`, `layers` and `patch` where they are not DeiT-B/16's.
         image_layers: of the vision transformer's, the first so many.
         grid: rows and columns of patches; the picture has that many times the patch side in pixels.
         text: `package` (MiniLM), a local Hugging Face BERT folder, or `random` for a bert-base without weights.
@@ -63,6 +64,7 @@ class Towers:
 
     image: str = "deit_base_patch16_224"
     image_file: str | None = None
+    image_shape: dict[str, int] = dataclasses.field(default_factory=dict)
     image_layers: int = 12
     grid: tuple[int, int] = (16, 16)
     text: str = "bert-base-uncased"
@@ -101,7 +103,7 @@ def image_tower(config: Towers, section: str) -> tuple[TowerSpec, dict[str, Tens
     if config.image == "package":
         shape, state, old = dict(DINO), dino_state(package_file(DINO_PACKAGE, ".onnx")), DINO_GRID
     elif config.image == "random":
-        shape, state, old = _timm_shape("deit_base_patch16_224", section), {}, config.grid
+        shape, state, old = _timm_shape("deit_base_patch16_224", section) | config.image_shape, {}, config.grid
     else:
         shape = _timm_shape(config.image, section)
         state = _timm_state(config, section)
