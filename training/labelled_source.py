@@ -69,6 +69,7 @@ class LabelledSource(Source):
     labels: npt.NDArray[np.int64]
     patches: npt.NDArray[np.float16] | None = None
     words: Words | None = None
+    levels: Levels = None
 
     def _make(self, step: int, positions: Integers, places: Integers) -> Batch:
         batch = dict(super()._make(step, positions, places))
@@ -76,14 +77,16 @@ class LabelledSource(Source):
         batch["labels"] = torch.from_numpy(self.labels[positions])
         batch["has_text"] = torch.from_numpy(texts >= 0)
         if self.words is not None:
-            batch["caption"], batch["text_tokens"] = self.words.take(texts)
+            batch["caption"], tokens = self.words.take(texts)
+            if self.levels is not None:
+                batch["text_tokens"] = tokens
         if self.patches is not None:
             batch["image_tokens"] = torch.from_numpy(self.patches[positions]).float()
         return batch
 
 
 def labelled_source(
-    task: Task, config: TrainerConfig, name: str, tasks: Sequence[str], levels: Levels, source: type[LabelledSource]
+    task: Task, config: TrainerConfig, name: str, tasks: Sequence[str], levels: Levels, words: Words | None = None
 ) -> LabelledSource:
     """Batches of the train split for the attribute `tasks`; of frozen trunks everything is computed beforehand."""
     encoder, products = task.encoder, titled(load_products(DATASET, TRAIN))
@@ -92,11 +95,11 @@ def labelled_source(
         size = encoder.config.image_size
         _, patches = trunk_tokens(encoder.image.trunk, size, DATASET / IMAGES, products.image_keys, levels, name)
     pictures = product_pictures(encoder, products, config, name)
-    made = source(products, encoder, pictures, config, task.needs)
+    made = LabelledSource(products, encoder, pictures, config, task.needs)
     made.labels = task_labels(products, tasks)
-    made.patches = patches
-    if levels is not None and "text.trunk" in config.frozen:
-        made.words = Words(encoder, made.texts)
+    made.patches, made.levels = patches, levels
+    if "text.trunk" in config.frozen:
+        made.words = words or Words(encoder, made.texts)
     return made
 
 

@@ -7,6 +7,8 @@ precision is at least p. Items of equal confidence are accepted together.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -23,14 +25,24 @@ def recall_at_precision(
         correct, confidence: (n,) of the labelled items of one task.
         per_class: (n,) predicted classes; then one threshold per class, each at precision p, and recall over all n.
     """
-    if per_class is None:
-        return accepted(correct, confidence, p) / max(1, len(correct))
-    found = [accepted(correct[per_class == c], confidence[per_class == c], p) for c in np.unique(per_class)]
-    return sum(found) / max(1, len(correct))
+    classes = np.zeros(len(correct), dtype=np.int64) if per_class is None else per_class
+    return float(accepted_and_correct(correct, confidence, p, classes).sum()) / max(1, len(correct))
 
 
-def accepted(correct: npt.NDArray[np.bool_] | Floats, confidence: Floats, p: float) -> float:
-    """The most correct items that any threshold with precision of at least `p` accepts.
+def accepted_and_correct(
+    correct: npt.NDArray[np.bool_] | Floats, confidence: Floats, p: float, groups: npt.NDArray[Any]
+) -> npt.NDArray[np.bool_]:
+    """Which items (n,) count towards recall when each group has a threshold of its own."""
+    found = np.zeros(len(correct), dtype=bool)
+    for group in np.unique(groups):
+        rows = np.flatnonzero(groups == group)
+        limit = threshold(correct[rows], confidence[rows], p)
+        found[rows] = np.asarray(correct[rows], dtype=bool) & (confidence[rows] >= limit)
+    return found
+
+
+def threshold(correct: npt.NDArray[np.bool_] | Floats, confidence: Floats, p: float) -> float:
+    """The lowest confidence to accept at precision `p`; infinity where no threshold reaches it.
 
     Precision does not fall steadily with the threshold, so all of them are looked at, not only those before the first
     that fails.
@@ -39,5 +51,7 @@ def accepted(correct: npt.NDArray[np.bool_] | Floats, confidence: Floats, p: flo
     hits = np.cumsum(np.asarray(correct, dtype=np.float64)[order])
     ranked = confidence[order]
     cut = np.append(ranked[1:] != ranked[:-1], True)[: len(ranked)]
-    legal = cut & (hits >= p * np.arange(1, len(ranked) + 1) - 1e-9)  # 9 of 10 are 0.9, whatever floats say
-    return float(hits[legal].max()) if legal.any() else 0.0
+    legal = (
+        cut & (hits > 0) & (hits >= p * np.arange(1, len(ranked) + 1) - 1e-9)
+    )  # 9 of 10 are 0.9, whatever floats say
+    return float(ranked[legal].min()) if legal.any() else float("inf")

@@ -30,7 +30,7 @@ from training.attribute_report import show_weights
 from training.config import TrainerConfig
 from training.distributed import Outputs
 from training.encoder import DualEncoder
-from training.labelled_source import Items, LabelledSource, labelled_source, task_labels, titled
+from training.labelled_source import Items, LabelledSource, Words, labelled_source, task_labels, titled
 from training.labels import classes
 from training.modality import Gate, KeylessGate, Network, SequenceAttention, TaskHead, classification, soft_itc
 from training.source import IMAGES, Products, load_products
@@ -117,9 +117,12 @@ class CmaClip(Task):
             raise UserError(f"{DATASET}: no attribute has a value that is frequent enough. Land more products.")
         return cls(dataclasses.replace(config, classes=known), base)
 
-    def source(self, trainer: TrainerConfig, name: str, kind: type[LabelledSource] = LabelledSource) -> LabelledSource:
-        """Titles, labels, and what frozen towers make of titles and pictures; new projections fit its scale."""
-        made = labelled_source(self, trainer, name, self.tasks, self.levels, kind)
+    def source(self, trainer: TrainerConfig, name: str, words: Words | None = None) -> LabelledSource:
+        """Titles, labels, and what frozen towers make of titles and pictures; new projections fit its scale.
+
+        `words`: what the frozen text tower makes of the training titles, where an earlier run has it.
+        """
+        made = labelled_source(self, trainer, name, self.tasks, self.levels, words)
         self.network.standardise(None if made.words is None else made.words.flat, made.patches)
         return made
 
