@@ -23,6 +23,7 @@ from perf.bench import ROOT, Row
 
 RESULTS = ROOT / "perf" / "results"
 LIMIT = 600  # seconds for one bench
+ON_REQUEST = ("compile",)  # only where named: compiling takes minutes on two busy cores
 
 
 def names() -> list[str]:
@@ -82,7 +83,7 @@ def run_apart(name: str, smoke: bool, threads: int) -> bool:
 
 def table(chosen: list[str], smoke: bool) -> str:
     """The results as one table of plain text."""
-    lines = [("goal", "what", "ours", "peer", "", "unit", "ratio", "spread", "floor", "held", "load", "check")]
+    lines = [("goal", "what", "ours", "peer", "", "unit", "ratio", "spread", "cpu", "floor", "held", "load", "check")]
     for name in chosen:
         if not path(name, smoke).exists():
             continue
@@ -90,10 +91,11 @@ def table(chosen: list[str], smoke: bool) -> str:
         for row in result["rows"]:
             least, greatest = row["spread"]
             sign = "<=" if row["at_most"] else ">="
+            cpu = "" if row["cpu_ratio"] is None else f"{row['cpu_ratio']:.2f}"
             floor = "" if row["floor"] is None else f"{sign} {row['floor']:g}"
             lines.append((
                 row["id"], row["what"], f"{row['ours']:.3g}", f"{row['theirs']:.3g}", row["peer"], row["unit"],
-                f"{row['ratio']:.2f}", f"{least:.2f}-{greatest:.2f}", floor, "yes" if row["held"] else "NO",
+                f"{row['ratio']:.2f}", f"{least:.2f}-{greatest:.2f}", cpu, floor, "yes" if row["held"] else "NO",
                 f"{result['load'][0]}-{result['load_after']}", row["check"],
             ))  # fmt: skip
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
@@ -102,12 +104,12 @@ def table(chosen: list[str], smoke: bool) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m perf", description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", help=f"benches; all by default: {', '.join(names())}")
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(names())}; all but compile by default")
     parser.add_argument("--smoke", action="store_true", help="small sizes and few rounds, three minutes in all")
     parser.add_argument("--threads", type=int, default=1, help="torch threads of both sides (1 on a busy machine)")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    chosen = args.names or names()
+    chosen = args.names or [name for name in names() if name not in ON_REQUEST]
     unknown = sorted(set(chosen) - set(names()))
     if unknown:
         parser.error(f"no bench is called {unknown[0]}; there are {', '.join(names())}")

@@ -81,7 +81,7 @@ def run(smoke: bool) -> list[Row]:
         ):
             pairs = paired(ours(files, crop), theirs(paths, train), 3 if smoke else 5)
             rows.append(speed_row(
-                pairs, len(files), id="P6", what=f"loader, {what} 224 px pictures, {WORKERS} threads", unit="pictures/s", floor=5.0,
-                peer=f"Pillow DataLoader, {WORKERS} workers",
+                pairs, len(files), id="P6", what=f"loader, {what} 224 px pictures, {WORKERS} threads", floor=5.0,
+                peer=f"Pillow DataLoader, {WORKERS} workers", unit="pictures/s",
             ))  # fmt: skip
         return rows
