@@ -1,20 +1,26 @@
-"""Transformer layers that read another modality, and masked image modelling on top of them.
+"""Transformer layers that read another modality, and on top of them image-text matching and masked image modelling.
 
 Sequence x (B, L, W), the other modality's (B, M, S); N patches, of which K per picture are masked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training import distributed
+from training.distributed import Outputs
 from training.fusion import Fusion, initialise
-from training.towers import BertLayer, padding_bias
+from training.grouping import Negatives
+from training.task import Tokens
+from training.towers import BertLayer, BertTrunk, padding_bias
 
 MimTarget = Literal["feature", "pixel", "dvae"]
+BUCKETS = 3  # length groups of a pass over texts, each padded to its own longest only
 
 
 class Multimodal(nn.Module):
@@ -40,6 +46,64 @@ class Multimodal(nn.Module):
             x = layer.feed(x)
             found.append(logits)
         return x, found
+
+
+def in_buckets(mask: Tensor, run: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """What `run` makes of texts with `mask` (B, L), taken in groups of like length: (B, L, ...), the rest zeros.
+
+    `run(rows, width)` gets row numbers (R,) and the length of their longest text, and gives (R, width, ...).
+    """
+    lengths = mask.sum(1)
+    order = lengths.argsort(stable=True)
+    parts = []
+    for rows in order.chunk(BUCKETS):
+        made = run(rows, int(lengths[rows].max()))
+        parts.append(F.pad(made, (0, 0) * (made.ndim - 2) + (0, mask.shape[1] - made.shape[1])))
+    return torch.cat(parts)[order.argsort()]
+
+
+def read_texts(text: BertTrunk, tokens: Tokens) -> Tensor:
+    """E_t's token features (B, L, W), zeros past the longest text of each length group."""
+
+    def run(rows: Tensor, width: int) -> Tensor:
+        return text.contextual(text.look_up(tokens.ids[rows, :width]), tokens.mask[rows, :width])
+
+    return in_buckets(tokens.mask, run)
+
+
+def match_loss(
+    fusion: Multimodal, head: nn.Module, outputs: Outputs, texts: Negatives, images: Negatives
+) -> dict[str, Tensor]:  # fmt: skip
+    """Image-text matching: mean CE over (T, I), (T, I_neg) and (T_neg, I) of this rank's rows, and its accuracies.
+
+    Args:
+        head: fused [CLS] (R, W) to logits of (no match, match).
+        outputs: of all B rows, `words` (B, L, W) with `mask` (B, L), `patches` (B, N + 1, S), `image` (B, d).
+        texts, images: which text is negative to each image, and which image to each text.
+    """
+    rows = distributed.shard(len(outputs["mask"]))
+    own = torch.arange(rows.start, rows.stop, device=outputs["mask"].device)
+    text_of = torch.cat([own, own, texts.index[own]])
+    image_of = torch.cat([own, images.index[own], own])
+    counts = torch.cat([torch.ones_like(texts.valid[own]), images.valid[own], texts.valid[own]])
+    labels = (torch.arange(3 * len(own), device=own.device) < len(own)).long()
+    mask, projected = outputs["mask"][text_of], fusion.project(outputs["patches"])
+
+    def fuse(chosen: Tensor, width: int) -> Tensor:
+        """[CLS] of the fused pairs (R, 1, W); an image's keys and values were made once for all its pairs."""
+        words = outputs["words"][text_of[chosen], :width]
+        pairs = [pair[image_of[chosen]] for pair in projected]
+        return fusion(words, padding_bias(mask[chosen, :width], words.dtype), pairs)[0][:, :1]
+
+    logits = head(in_buckets(mask, fuse)[:, 0]).float()
+    loss = F.cross_entropy(logits, labels, reduction="none") * counts
+    right, negative = (logits.argmax(1) == labels) & counts, slice(len(own), None)
+    return {
+        "itm": distributed.mean(loss.sum(), counts.sum()),
+        "itm_positive": right[: len(own)].float().mean(),
+        "itm_negative": distributed.mean(right[negative].sum().float(), counts[negative].sum()),
+        "negatives_fallback": torch.stack([texts.fallback, images.fallback]).float().mean(),
+    }
 
 
 class MimDecoder(nn.Module):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -141,6 +141,46 @@ def pool_pieces(scores: Tensor, words: Tensor, content: Tensor) -> Tensor:
     """Token scores (B, L) as word scores (B, L): at place w the largest score of word w's pieces, 0 past the last."""
     found = torch.where(content, scores.clamp_min(LEAST), 0.0)
     return torch.zeros_like(found).scatter_reduce(1, words, found, "amax")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskRule:
+    """How masks are drawn; `training.methods.syncmask.SyncMask.Config` says what each setting means."""
+
+    score: Score
+    synchronised: Literal["both", "text", "image"]
+    patches: float
+    words: float
+    temperature: float
+
+
+class Masks(NamedTuple):
+    """M_v (B, N) and M_w (B, L), and the entropies (B,) of the scores before anything random is mixed in."""
+
+    patches: Tensor
+    words: Tensor
+    patch_entropy: Tensor
+    word_entropy: Tensor
+
+
+def draw_masks(
+    rule: MaskRule, maps: Maps, words: Tensor, mixed: Tensor, chance_v: Tensor, chance_w: Tensor
+) -> Masks:  # fmt: skip
+    """Both masks of one map.
+
+    Args:
+        words: (B, L), which word a token belongs to. mixed: bool (B,), samples whose scores are all alike.
+        chance_v, chance_w: uniform numbers (B, N) and (B, L).
+    """
+    kind_v: Score = "random" if rule.synchronised == "text" else rule.score
+    kind_w: Score = "random" if rule.synchronised == "image" else rule.score
+    a_v = patch_scores(kind_v, maps)
+    mixed_v = torch.where(mixed[:, None], patch_scores("random", maps), a_v)
+    m_v = choose_patches(mixed_v, rule.patches, chance_v, rule.temperature)
+    a_w = word_scores(kind_w, maps, a_v, m_v)
+    mixed_w = torch.where(mixed[:, None], word_scores("random", maps, a_v, m_v), a_w)
+    m_w = choose_words(mixed_w, words, maps.content, rule.words, chance_w, rule.temperature)
+    return Masks(m_v, m_w, entropy(a_v), entropy(pool_pieces(a_w, words, maps.content)))
 
 
 def entropy(scores: Tensor) -> Tensor:
