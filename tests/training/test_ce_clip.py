@@ -135,6 +135,14 @@ def test_a_type_without_valid_negatives_keeps_its_threshold(mode: str) -> None:
     assert torch.isfinite(cmr(g(TEXT_B), h(NEGATIVE_B), valid, after))
 
 
+def test_a_single_sample_keeps_its_axes(encoder: DualEncoder) -> None:
+    """Squeezing would drop the batch axis. By hand: hinge 1.92 - 1.6 over four entries, θ = 1.6 - (1.92, 1.20, 0.56)."""
+    ce = task(encoder)
+    parts = ce.losses({"image": IMAGE[:1], "text": TEXT[:1], "negative": NEGATIVE[:1], "valid": VALID[:1]}, 0)
+    assert parts["cmr"].item() == pytest.approx(0.08)
+    near(ce.theta, [0.0, 0.40, 1.04, 0.0])
+
+
 def test_threshold_modes(encoder: DualEncoder) -> None:
     """max: θ_k = max_b m (g - h) / 5, by hand (1.6 - 1.2) / 5 for types 0 and 1; fixed: never moves, no bound."""
     ce = task(encoder, threshold="max")
