@@ -136,7 +136,7 @@ def test_a_type_without_valid_negatives_keeps_its_threshold(mode: str) -> None:
 
 
 def test_a_single_sample_keeps_its_axes(encoder: DualEncoder) -> None:
-    """Squeezing would drop the batch axis. By hand: hinge 1.92 - 1.6 over four entries, θ = 1.6 - (1.92, 1.20, 0.56)."""
+    """No axis is squeezed away. By hand: hinge 1.92 - 1.6 over four entries, θ = 1.6 - (1.92, 1.20, 0.56)."""
     ce = task(encoder)
     parts = ce.losses({"image": IMAGE[:1], "text": TEXT[:1], "negative": NEGATIVE[:1], "valid": VALID[:1]}, 0)
     assert parts["cmr"].item() == pytest.approx(0.08)
