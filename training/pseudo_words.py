@@ -6,6 +6,7 @@ place of that word's embedding. Batch axis B, tokens L, word width d, shared spa
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,6 +106,7 @@ class Composer(Task):
         super().__init__(config, encoder)
         encoder.requires_grad_(False)
         self.pseudo = pseudo_id(encoder.tokenizer)
+        self.cast: dict[torch.device, Any] = {}
         self.embed_width = encoder.config.embed_dim
         self.word_width = encoder.text.trunk.look_up(torch.zeros(1, 1, dtype=torch.int64)).shape[2]
 
@@ -118,6 +120,21 @@ class Composer(Task):
         """As the trainer asks for it in training; answers are always float32."""
         return super().autocast() if self.training else torch.autocast("cpu", enabled=False)
 
+    def trunk(self) -> Any:
+        """The text trunk; where training runs in bf16, a copy whose matrices are cast once.
+
+        Autocast casts a frozen matrix anew in every pass, and keeps the casts of learning ones only. The same bits.
+        """
+        trunk, device = self.encoder.text.trunk, self.encoder.logit_scale.device
+        if not (self.training and self.precision is torch.bfloat16):
+            return trunk
+        if device not in self.cast:
+            self.cast[device] = copy.deepcopy(trunk)
+            for module in self.cast[device].modules():
+                if isinstance(module, nn.Linear):
+                    module.bfloat16()
+        return self.cast[device]
+
     def pseudo_word(self, embedding: Tensor) -> Tensor:
         """v = φ(embedding), (B, P) to (B, d), float32."""
         with self.autocast():
@@ -128,14 +145,14 @@ class Composer(Task):
 
         Texts run in length buckets, each cut to its own longest: what lies behind a text's last token is never read.
         """
-        lengths = tokens.mask.sum(1)
+        trunk, lengths = self.trunk(), tokens.mask.sum(1)
         order = lengths.argsort(stable=True)
         parts = []
         for rows in order.chunk(BUCKETS):
             width = int(lengths[rows].max())
             ids, mask = tokens.ids[rows, :width], tokens.mask[rows, :width]
             with self.autocast():
-                found = features(self.encoder.text.trunk, self.pseudo, ids, mask, None if v is None else v[rows])
+                found = features(trunk, self.pseudo, ids, mask, None if v is None else v[rows])
             parts.append(found.float())
         return self.encoder.text.head(torch.cat(parts)[order.argsort()])
 

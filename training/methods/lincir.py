@@ -27,6 +27,7 @@ from training.distributed import Outputs
 from training.encoder import DualEncoder
 from training.pseudo_words import Composer, check_prompt
 from training.task import BASE, DATASET, Batch, ExportSpec, Tokens
+from training.trainer import prepare
 
 CORPUS = Path("store/corpus")
 VALIDATED = 256  # held-out captions per pass
@@ -89,6 +90,7 @@ class LinCir(Composer):
 
     def source(self, trainer: TrainerConfig, name: str) -> CaptionSource:
         """Captions of the corpus, without the held-out ones, with their cached targets t."""
+        self.to(prepare(trainer))
         captions = load_captions(CORPUS, self.encoder, self.config.keyword_mode, held_out=False)
         targets = None if self.config.recompute else cached_targets(self, captions, trainer.precision, name)
         return CaptionSource(captions, trainer, targets, self.config.steps)
