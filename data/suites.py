@@ -117,8 +117,10 @@ def report(run: stage.Run, made: Suites, generator: Generator) -> None:
     train = split(made.rows, "train")
     run.table("compositional items", count_table(made.compositional))
     run.table("what became of the drafts", tally_table(generator))
-    run.table("attribute items", task_table(made.attributes, classes(train)))
-    run.table("composed items", change_table(made.composed))
+    if made.attributes:
+        run.table("attribute items", task_table(made.attributes, classes(train)))
+    if made.composed:
+        run.table("composed items", change_table(made.composed))
     check_hard_rule(run, made.compositional, made.rows)
     check_identity(run, made.all())
     check_unseen(run, made)

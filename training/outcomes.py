@@ -85,6 +85,13 @@ class Benchmark:
     blind: str = "a text-only scorer"
     computed: Callable[[pa.Table], dict[str, dict[str, float]]] | None = None
 
+    def asks_nothing(self, suites: Path) -> bool:
+        """Whether the suite was made and has no items: a catalog without genders and usages has none to change."""
+        try:
+            return bool(pq.read_metadata(suites / self.suite).num_rows == 0)
+        except (OSError, pa.ArrowInvalid):  # `items` says what is wrong
+            return False
+
     def items(self, suites: Path) -> pa.Table:
         """The suite's items. Raises `UserError` if the file is missing, empty, incomplete or lists an item twice."""
         path, cure = suites / self.suite, "Rebuild it with `dvc repro -f suites`."
@@ -100,7 +107,9 @@ class Benchmark:
             if table[column].null_count:
                 raise UserError(f"{path}: column `{column}` has {table[column].null_count} empty values. {cure}")
         if table.num_rows == 0:
-            raise UserError(f"{path}: no items. The test split is empty; land more products, then `dvc repro suites`.")
+            raise UserError(
+                f"{path}: no items. The test split has none to ask; land more products, then `dvc repro suites`."
+            )
         if len(table["item_id"].unique()) != table.num_rows:
             raise UserError(f"{path}: an item_id occurs twice. {cure}")
         return table.select(self.columns)

@@ -117,6 +117,19 @@ def test_a_plain_encoder_needs_no_method(inside, monkeypatch):
     assert not [name for name in sys.modules if name.startswith("training.methods")]
 
 
+def test_a_catalog_without_items_for_one_endpoint_serves_the_others(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_workspace(tmp_path, models=("base", "lincir"))
+    suite = tmp_path / "store/suites/composed.parquet"
+    pq.write_table(pq.read_table(suite).slice(0, 0), suite)
+    assert evaluate.main(["base"]) == 0
+    assert "composed_retrieval: the suite has no items" in capsys.readouterr().err
+    metrics = json.loads((tmp_path / "store/evaluations/base/metrics.json").read_text())
+    assert set(metrics) == {"compositional", "catalog_retrieval", "attributes"}
+    assert evaluate.main(["lincir"]) == 2
+    assert "composed.parquet: no items" in capsys.readouterr().err
+
+
 def test_second_run_has_nothing_to_do(inside, capsys):
     before = (inside / "store/evaluations/clip/record.json").stat().st_mtime_ns
     assert evaluate.main(["clip"]) == 0
