@@ -153,21 +153,21 @@ def take_in(
 ) -> list[Integers]:  # fmt: skip
     """As many mini-batches, with products of `left_out` in them: nothing stays out of all later epochs.
 
-    The last chunks, as few as hold that many products, are broken up and mixed with the left-out ones, which come
-    first; a chunk stays where no mini-batch without two equal products or texts can be made of the mixture.
-    `products` and `words` are indexed by the elements.
+    As few chunks as hold that many products are broken up and mixed with the left-out ones, which come first. Where no
+    mini-batches without two equal products or texts can be made of them, the next chunks are tried; where none will do,
+    all stay as they are. `products` and `words` are indexed by the elements.
     """
     if not chunks or not len(left_out):
         return chunks
     batch = len(chunks[0])
-    broken = min(-(-len(left_out) // batch), len(chunks))
-    loose = np.concatenate([rng.permutation(left_out), rng.permutation(np.concatenate(chunks[-broken:]))])
-    made = _without_pairs(loose, batch, products, words)[:broken]
-    used = set(np.concatenate(made).tolist()) if len(made) == broken else set()
-    if len(used) < broken * batch:
-        return chunks
-    mixed = chunks[:-broken] + made
-    return [mixed[i] for i in rng.permutation(len(mixed))]
+    count = min(-(-len(left_out) // batch), len(chunks))
+    for start in range(len(chunks) - count + 1):
+        loose = [rng.permutation(left_out), rng.permutation(np.concatenate(chunks[start : start + count]))]
+        made = _without_pairs(np.concatenate(loose), batch, products, words)[:count]
+        if len(made) == count:
+            mixed = chunks[:start] + made + chunks[start + count :]
+            return [mixed[i] for i in rng.permutation(len(mixed))]
+    return chunks
 
 
 def _without_pairs(pool: Integers, batch: int, products: Integers, words: Integers) -> list[Integers]:

@@ -171,7 +171,7 @@ def test_what_an_epoch_left_out_comes_into_the_next() -> None:
 
 def test_left_out_products_that_fit_nowhere_stay_out() -> None:
     chunks = [np.array([0, 1]), np.array([2, 3])]
-    same = take_in(chunks, np.array([4]), np.array([0, 1, 0, 0, 0]), np.arange(5), rng())
+    same = take_in(chunks, np.array([4]), np.zeros(5, np.int64), np.arange(5), rng())
     assert {tuple(chunk) for chunk in same} == {(0, 1), (2, 3)}
 
 
