@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from data.params import UserError
-from training import attribute_report, labelled_source
+from training import attribute_report, labelled_source, trainer
 from training.config import EncoderConfig, TowerSpec, TrainerConfig
 from training.encoder import DualEncoder, load_encoder
 from training.labels import labels
@@ -139,6 +139,27 @@ def test_clip_tokens_are_projected_and_the_end_is_read(clip: DualEncoder) -> Non
         assert s.end.tolist() == [n - 1 for n in given["caption"].mask.sum(1).tolist()]
         assert whole.network.words is None
         assert task(clip, token_proj="fresh").network.words.weight.shape == (16, 24)  # type: ignore[union-attr]
+
+
+def test_every_task_has_a_gate_of_its_own(encoder: DualEncoder) -> None:
+    made, given = task(encoder), batch(encoder, SHORT)
+    with torch.inference_mode():
+        before = made.recognise(given)[1]
+        for vector in made.network.tasks["gender"].gate.vectors:  # type: ignore[union-attr]
+            vector.add_(torch.randn(8))
+        after = made.recognise(given)[1]
+    assert not torch.allclose(before[:, 0], after[:, 0])
+    torch.testing.assert_close(before[:, 1], after[:, 1], atol=0, rtol=0)
+
+
+def test_new_modules_learn_at_their_own_rate_and_gates_do_not_decay(encoder: DualEncoder) -> None:
+    made = task(encoder)
+    optimiser = trainer.make_optimiser(made, TrainerConfig(lr=1e-5, head_lr=1e-3, weight_decay=0.1))
+    groups = {id(p): group for group in optimiser.param_groups for p in group["params"]}
+    assert all(groups[id(p)]["factor"] == pytest.approx(100) for p in made.network.parameters())
+    assert groups[id(encoder.text.trunk.words.weight)]["factor"] == 1
+    for head in made.network.tasks.values():
+        assert all(groups[id(p)]["weight_decay"] == 0 for p in head.gate.parameters())  # type: ignore[union-attr]
 
 
 # --- losses -----------------------------------------------------------------------------------------------------------
