@@ -184,7 +184,7 @@ def fingerprint(encoder: DualEncoder, captions: Captions, precision: str) -> str
     return digest.hexdigest()[:32]
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference mode: what the task keeps of this pass must serve training
 def _fill(made: npt.NDArray[Any], task: Composer, captions: Captions, precision: str, name: str) -> None:
     device = task.encoder.logit_scale.device
     order = np.argsort(captions.texts.lengths, kind="stable")

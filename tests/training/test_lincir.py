@@ -262,6 +262,19 @@ def test_every_text_gets_its_own_vector(any_task: LinCir) -> None:
         assert changed.tolist() == [place == row for place in range(8)]
 
 
+def test_matrices_cast_once_give_the_same_bits(any_task: LinCir) -> None:
+    tokens = masked_texts(any_task)
+    v = torch.randn(8, any_task.word_width)
+    any_task.precision = torch.bfloat16
+    names = set(any_task.state_dict())
+    fast = any_task.embed(tokens, v)
+    assert set(any_task.state_dict()) == names
+    any_task.trunk = lambda: any_task.encoder.text.trunk  # type: ignore[method-assign]
+    assert torch.equal(fast, any_task.embed(tokens, v))
+    any_task.precision = torch.float32
+    assert not torch.equal(fast, any_task.embed(tokens, v))
+
+
 # --- 7: φ -------------------------------------------------------------------------------------------------------------
 
 

@@ -29,6 +29,7 @@ from training import trainer
 from training.captions_source import load_captions
 from training.config import TrainerConfig
 from training.encoder import DualEncoder, load_encoder
+from training.features import trunk_features
 from training.methods import load_task
 from training.methods.lincir import LinCir
 from training.pseudo_words import prompts
@@ -120,6 +121,19 @@ def test_it_trains_validates_saves_and_answers(shop: Path) -> None:
     np.testing.assert_allclose(answer[1:], task.compose(IMAGES, keys[1:], conditions[1:]), atol=1e-6)
     assert np.abs(answer - task.compose(IMAGES, keys[::-1], conditions)).max() > 1e-4
     assert task.compose(IMAGES, [], []).shape == (0, 8)
+
+
+def test_the_image_enters_as_it_leaves_the_encoder(shop: Path) -> None:
+    task = LinCir(LinCir.Config(), load_encoder(Path("store/models/base"))).eval()
+    key, encoder = f"{40:032x}", task.encoder
+    pixels = trunk_features(encoder.image.trunk, encoder.config.image_size, IMAGES, [key], "unit")
+    with torch.no_grad():
+        image = encoder.image.head(torch.from_numpy(pixels))
+        tokens = prompts(encoder, PROMPT, ["in red"])
+        expected = F.normalize(task.embed(tokens, task.phi(image)), dim=1)
+        unit = F.normalize(task.embed(tokens, task.phi(F.normalize(image, dim=1))), dim=1)
+    np.testing.assert_allclose(task.compose(IMAGES, [key], ["in red"]), expected.numpy(), atol=1e-6)
+    assert (unit - expected).abs().max() > 1e-4
 
 
 def test_held_out_captions_are_not_trained_on(shop: Path) -> None:
