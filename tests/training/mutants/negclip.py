@@ -6,9 +6,11 @@ METHOD, SOURCE, SWAPS = "training/methods/negclip.py", "training/neighbours_sour
 TEST, DATA = "tests/training/test_negclip.py", "tests/data/test_negatives_swaps.py"
 
 MUTANTS: list[tuple[str, str, str, str]] = [
-    # rows of one kind interleaved; columns of negatives that there are not; text negatives in the text-to-image half
-    (METHOD, "stacked.unflatten(0, (2, -1)).transpose(0, 1)", "stacked.unflatten(0, (-1, 2))",
+    # images interleaved and texts not; a micro-batch's rows mixed up; columns of negatives that there are not; none
+    (METHOD, '"image": pairs(image)', '"image": image.unflatten(0, (-1, 2))',
      f"{TEST}::test_every_row_brings_two_images_and_four_texts"),
+    (METHOD, "stacked.unflatten(0, (2, -1)).transpose(0, 1)", "stacked.unflatten(0, (-1, 2))",
+     f"{TEST}::test_micro_batches_hold_the_rows_of_the_whole"),
     (METHOD, "negative[:, None], valid[:, None])", "negative[:, None])",
      f"{TEST}::test_a_missing_negative_has_no_column"),
     (METHOD, "itc(image, text, self.scale(), negative[:, None], valid[:, None])", "itc(image, text, self.scale())",
