@@ -19,6 +19,7 @@ from data import dvc, record
 from data.params import PARAMS, UserError, load, read_yaml, strict
 from orchestration import checks, render, reports, stages
 from orchestration.resources import Workspace, as_failure
+from training.champion import ENDPOINTS
 
 INBOX = Path("runs/inbox")
 STARTER = Path("data/starter/drop-1")
@@ -99,7 +100,7 @@ def _landing(graph: stages.Graph) -> dg.AssetsDefinition:
 
 def _production(graph: stages.Graph, endpoint: str) -> dg.AssetsDefinition:
     @dg.asset(
-        key=[PRODUCTION, endpoint], deps=[dg.AssetKey(stage.asset.split("/")) for stage in _ready(graph)],
+        key=[PRODUCTION, endpoint], deps=[dg.AssetKey(stage.asset.split("/")) for stage in _ready(graph, endpoint)],
         group_name=PRODUCTION, kinds={"triton"}, owners=["team:serving"], pool="triton",
         description=f"The model that answers endpoint `{endpoint}` on Triton; promoted only with a passing verdict.",
         metadata={"command": "fittingroom promote"},
@@ -181,7 +182,7 @@ def _live_tags(graph: stages.Graph, live: Mapping[str, Any]) -> dict[str, str]:
     """
     lock = dvc.lock(graph.root)
     versions = {}
-    for stage in _ready(graph):
+    for stage in _ready(graph, live["endpoint"]):
         if stage.name in lock:
             versions[stage.asset] = stages.output(lock[stage.name])["md5"]
         if stage.asset == f"exports/{live['method']}" and _record_id(graph.root / stage.out) != live["export_record"]:
@@ -190,9 +191,11 @@ def _live_tags(graph: stages.Graph, live: Mapping[str, Any]) -> dict[str, str]:
     return {**reports.data_version_tags(version), CODE_VERSION_TAG: ACTS, **reports.input_tags(versions)}
 
 
-def _ready(graph: stages.Graph) -> list[stages.Stage]:
-    """The stages that a promotion builds on."""
-    return [stage for stage in graph.stages.values() if stage.group in ("exports", "verdicts")]
+def _ready(graph: stages.Graph, endpoint: str) -> list[stages.Stage]:
+    """The stages that a promotion builds on: exports and verdicts of the methods that compete for the endpoint."""
+    groups = ("exports", "verdicts")
+    methods = ENDPOINTS.get(endpoint, ())
+    return [s for s in graph.stages.values() if s.group in groups and s.asset.split("/")[-1] in methods]
 
 
 def _record_id(folder: Path) -> str | None:

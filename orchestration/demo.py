@@ -21,18 +21,27 @@ from rich.table import Table
 from data import dvc
 from data.params import UserError, load
 from data.record import RECORD
+from training.champion import BASE, ENDPOINTS
 
 STARTER = Path("data/starter/drop-1")
 ENDPOINT = "search"
 QUESTIONS = ("red running shoes for women", "black leather wallet for men", "blue printed kurta")
-HEADLINES = (
-    ("compositional", "accuracy", "compositional accuracy"),
-    ("compositional", "blind_accuracy", "  of a text-only scorer"),
-    ("catalog_retrieval", "t2i_R@1", "title to photo R@1"),
-    ("catalog_retrieval", "t2i_R@10", "title to photo R@10"),
-    ("catalog_retrieval", "i2t_R@1", "photo to title R@1"),
-    ("catalog_retrieval", "i2t_R@10", "photo to title R@10"),
-)
+HEADLINES = {  # of each endpoint: benchmark, metric, heading
+    "search": (
+        ("compositional", "accuracy", "compositional"),
+        ("compositional", "blind_accuracy", "text only"),
+        ("catalog_retrieval", "t2i_R@10", "title to photo R@10"),
+        ("catalog_retrieval", "i2t_R@10", "photo to title R@10"),
+    ),
+    "compose": (
+        ("composed_retrieval", "R@1", "composed R@1"),
+        ("composed_retrieval", "R@10", "composed R@10"),
+    ),
+    "attributes": (
+        ("attributes", "accuracy", "attributes"),
+        ("attributes", "recall@90", "recall at 90 % precision"),
+    ),
+}
 DROPS, EVALUATIONS, VERDICTS = Path("store/drops"), Path("store/evaluations"), Path("store/verdicts")
 
 
@@ -48,7 +57,7 @@ def demo(drops: Sequence[Path] = (STARTER,)) -> int:
     seconds: dict[str, float] = {}
     with _timed(console, seconds, "land and validate"):
         land(list(drops))
-    with _timed(console, seconds, "dataset, negatives, train, evaluate, gate, export"):
+    with _timed(console, seconds, "dataset, negatives, train seven methods, evaluate, gate, export"):
         if code := dvc.repro():
             console.print(
                 f"[red]dvc repro ended with {code}[/]; the line above names the stage. Run the demo again to resume."
@@ -95,7 +104,8 @@ def _summary(
     console.rule("[bold]Fitting Room", align="left")
     for report in sorted(DROPS.glob("*/report.json")):
         console.print(_drop_line(json.loads(report.read_text(encoding="utf-8"))))
-    console.print(_metrics_table())
+    for endpoint in HEADLINES:
+        console.print(_metrics_table(endpoint))
     for path in sorted(VERDICTS.glob("*/verdict.json")):
         verdict = json.loads(path.read_text(encoding="utf-8"))
         colour = {"pass": "green", "fail": "red"}.get(verdict["verdict"], "yellow")
@@ -126,15 +136,15 @@ def _drop_line(report: dict[str, Any]) -> str:
     )
 
 
-def _metrics_table() -> Table:
-    """One row per headline metric, one column per model, percent with 95 % intervals; the rest: metrics.json."""
-    found = {
-        path.parent.name: json.loads(path.read_text(encoding="utf-8"))
-        for path in sorted(EVALUATIONS.glob("*/metrics.json"), key=lambda p: (p.parent.name != "base", p.parent.name))
-    }
-    table = Table("test split, %", *found, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for benchmark, metric, label in HEADLINES:
-        table.add_row(label, *(_cell(model.get(benchmark, {}).get(metric)) for model in found.values()))
+def _metrics_table(endpoint: str) -> Table:
+    """One row per model that competes, one column per headline metric, percent with 95 % intervals."""
+    headlines = HEADLINES[endpoint]
+    table = Table(f"{endpoint}, test split, %", *(label for _, _, label in headlines), box=box.SIMPLE_HEAD)
+    for name in (BASE, *ENDPOINTS[endpoint]):
+        path = EVALUATIONS / name / "metrics.json"
+        if path.is_file():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            table.add_row(name, *(_cell(found.get(benchmark, {}).get(metric)) for benchmark, metric, _ in headlines))
     return table
 
 

@@ -139,13 +139,21 @@ def test_what_a_method_serves_is_the_same_in_onnx(workspace: Path, tmp_path: Pat
         compare(function, tmp_path / f"{label}.onnx")
 
 
+def free(function: ExportFunction) -> tuple[dict[int, torch.export.Dim], ...]:
+    """The axes that may have any length; axes of one name are one dimension."""
+    names = {name for axes in function.axes.values() for name in axes.values()}
+    dims = {name: torch.export.Dim(name, min=1, max=1024) for name in names}
+    return tuple({axis: dims[n] for axis, n in function.axes.get(key, {}).items()} for key in function.inputs)
+
+
 def compare(function: ExportFunction, path: Path) -> None:
     """Export, run in ONNX Runtime on the example and on more of it, and compare."""
-    names = list(function.inputs)
-    torch.onnx.export(
-        function.module.eval(), tuple(function.inputs.values()), path, input_names=names,
-        output_names=list(function.outputs), dynamic_axes=function.axes, dynamo=False,
+    program = torch.onnx.export(
+        function.module.eval(), tuple(function.inputs.values()), dynamo=True, input_names=list(function.inputs),
+        output_names=list(function.outputs), dynamic_shapes=free(function), verbose=False,
     )  # fmt: skip
+    assert program is not None
+    program.save(path)
     session = onnxruntime.InferenceSession(str(path))
     doubled = {key: torch.cat([value, value.flip(0)]) for key, value in function.inputs.items()}
     for inputs in (function.inputs, doubled):

@@ -21,13 +21,13 @@ COLOURS = {"red": (220, 30, 30), "green": (30, 180, 60), "blue": (30, 60, 220), 
 ARTICLES = ("shirts", "shoes", "bags", "watches")
 DIGITS = "0123456789"
 WORDS = [
-    "[PAD]", "[UNK]", "[CLS]", "[SEP]", "#", *COLOURS, *ARTICLES, "for", "men", "women", "brand", ",", *DIGITS,
+    "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "$", "#", *COLOURS, *ARTICLES, "for", "men", "women", "brand", ",", *DIGITS,
     *(f"##{digit}" for digit in DIGITS),
 ]  # fmt: skip
 VIT = "test_vit"
 TOWERS = {  # of the methods that build their own
-    "image": VIT, "image_file": "tiny-vit.safetensors", "image_layers": 2, "grid": [2, 2], "text": "tiny-bert",
-    "text_layers": 2, "max_tokens": 16, "embed_dim": 8,
+    "image": VIT, "image_file": "tiny-vit.safetensors", "image_layers": 2, "grid": [2, 2], "text": "tiny-bert-wide",
+    "text_layers": 4, "max_tokens": 16, "embed_dim": 8,
 }  # fmt: skip
 OWN = {"frozen": [], "crop": 1.0}
 PARAMS = {
@@ -45,7 +45,8 @@ PARAMS = {
                     "checkpoint_every": 3, "frozen": ["image.trunk", "text.trunk.words"]},
         "methods": {
             "clip": {}, "ce_clip": {}, "negclip": {}, "cma_clip": {}, "lincir": {},
-            "syncmask": {"towers": TOWERS, "trainer": OWN}, "simla": {"towers": TOWERS, "trainer": OWN},
+            "syncmask": {"towers": TOWERS, "trainer": OWN, "fusion_layer": 2, "queue": 16},
+            "simla": {"towers": TOWERS, "trainer": OWN, "queue": 16, "codes": 16},
         },
     },
     "corpus": {"held_out": 0.1},
@@ -65,15 +66,16 @@ def write_workspace(folder: Path) -> None:
     state = {k: v for k, v in timm.create_model(VIT).state_dict().items() if not k.startswith("head")}
     safetensors.torch.save_file(state, folder / "tiny-vit.safetensors")
     write_bert(folder / "tiny-bert")
+    write_bert(folder / "tiny-bert-wide", width=64, layers=4)  # as wide as the tiny ViT
     write_store(folder / "store")
 
 
-def write_bert(folder: Path) -> None:
+def write_bert(folder: Path, width: int = 16, layers: int = 2) -> None:
     """A Hugging Face BERT folder with random weights, and a word tokenizer."""
     folder.mkdir(parents=True)
     config = BertConfig(
-        vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=32,
+        vocab_size=len(WORDS), hidden_size=width, num_hidden_layers=layers, num_attention_heads=2,
+        intermediate_size=2 * width, max_position_embeddings=32,
     )  # fmt: skip
     BertModel(config, add_pooling_layer=False).eval().save_pretrained(folder)
     tokenizer(folder / "tokenizer.json")
