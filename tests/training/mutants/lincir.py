@@ -46,7 +46,8 @@ MUTANTS: list[tuple[str, str, str, str]] = [
     (METHOD, "nn.Linear(inner, inner), nn.GELU(), nn.Dropout(dropout),", "nn.Linear(inner, inner), nn.GELU(),",
      f"{LINCIR}::test_shape_of_phi"),
     # 8 precision shared by all targets, however many; captions averaged as they are; the reference in the ranking
-    (METRICS, "enumerate(found)) / min(k, targets)", "enumerate(found)) / targets", f"{LINCIR}::test_average_precision"),
+    (METRICS, "enumerate(found)) / min(k, targets)", "enumerate(found)) / targets",
+     f"{LINCIR}::test_average_precision"),
     (METRICS, "total = _unit(first) + _unit(second)", "total = first + second",
      f"{LINCIR}::test_two_captions_are_merged_as_unit_vectors"),
     (METRICS, "np.delete(scores, [own, *right])", "np.delete(scores, right)", f"{LINCIR}::test_average_precision"),
