@@ -11,11 +11,13 @@ from torch import Tensor
 from data.params import UserError
 from tests.training import small_simla as small
 from tests.training.small_simla import gradients, step
+from training.alignment import contrast, distilled, embedding, hard_negatives, match, per_row
 from training.keywords import vote, words_at
 from training.methods import simla
-from training.methods.simla import Simla, contrast, distilled, hard_negatives, match, per_row
+from training.methods.simla import Simla
 from training.momentum import Queue
 from training.single_stream import read_words
+from training.task import Tokens
 
 # 1. Teacher isolation and EMA
 
@@ -337,11 +339,11 @@ def test_captions_help_to_see_and_pictures_to_name() -> None:
         task = small.task([*small.SPECIALS, *COLOURS], codes=8, mask_patches=13, queue=64, mask_words=0.3)
         task.visual, task.rows, task.seed = Colours(), 32, seed
         optimiser = torch.optim.AdamW([p for p in task.parameters() if p.requires_grad], lr=1e-3)
-        for step in range(400):
-            pixels, pair = painted(32, 10_000 * seed + step)
-            task.before_step(step, step / 100)
+        for number in range(200):
+            pixels, pair = painted(32, 10_000 * seed + number)
+            task.before_step(number, number / 100)
             batch = {"image": pixels, "caption": named(pair), "place": torch.arange(32)}
-            task.training_step(batch, step)["loss"].backward()
+            task.training_step(batch, number)["loss"].backward()
             torch.nn.utils.clip_grad_norm_(task.parameters(), 1.0)
             optimiser.step()
             optimiser.zero_grad()
@@ -354,10 +356,9 @@ def test_captions_help_to_see_and_pictures_to_name() -> None:
                 (task.guess_patches(task.student, v_masked, named(told)).argmax(-1) == Colours()(pixels))[hidden]
                 for told in (pair, pair.roll(1, 0))
             ]
-            top = task.concept(simla.embedding(task.encoder.image, v[:, 0])).topk(2).indices - len(small.SPECIALS)
+            top = task.concept(embedding(task.encoder.image, v[:, 0])).topk(2).indices - len(small.SPECIALS)
         gains.append((right[0].float() - right[1].float()).mean().item())
         hits.append((top[:, :, None] == pair[:, None]).any(-1).any(-1).float().mean().item())
     chance = 1 - (6 / 8) * (5 / 7)  # that one of two drawn colours is one of the two present: 0.46
-    print(gains, hits)
     assert min(gains) > 0.1, gains
     assert min(hits) > chance + 0.2, hits
