@@ -42,8 +42,9 @@ from training.texts import Texts, sentence_features
 SUITES, NLVR = Path("store/suites"), Path("../shared/data/benchmarks/nlvr")
 # The text trunk part by part and not as `text.trunk`: so the source leaves its features to `text_features` here.
 FROZEN = ("image.trunk", "text.trunk.words", "text.trunk.positions", "text.trunk.norm", "text.trunk.layers")
+# Of 16 epochs at 3e-4 and 6 at 1e-4 the one after which CE-CLIP does better on the validation split; the same for all.
 TRAINER = TrainerConfig(
-    epochs=16, batch=256, lr=1e-3, warmup=20, title_share=0.5, frozen=FROZEN, precision="fp32", log_every=100,
+    epochs=6, batch=256, lr=1e-4, warmup=20, title_share=0.5, frozen=FROZEN, precision="fp32", log_every=100,
     checkpoint_every=100_000,
 )  # fmt: skip
 SEEN = ("article_type", "base_colour", "gender")  # what a photo shows; season and usage it does not
@@ -209,7 +210,7 @@ STUDY = Study(
     reference="clip",
     against={"ce_clip": "negclip"},
     run=run,
-    seconds=100,
+    seconds=75,
     headline=(
         ("compositional", "accuracy", ""),
         ("catalog_retrieval", "t2i_R@10", ""),
