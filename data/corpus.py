@@ -43,13 +43,13 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusConfig:
-    """Section `corpus` of params.yaml. `held_out`: share of the captions that only validation reads."""
+    """Section `corpus` of params.yaml. `held_out`: share of the captions that only validation reads, at least one."""
 
     held_out: float = 0.02
 
     def __post_init__(self) -> None:
-        if not 0 <= self.held_out < 1:
-            raise ValueError("held_out must lie in [0, 1)")
+        if not 0 < self.held_out < 1:
+            raise ValueError("held_out must lie between 0 and 1")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -82,9 +82,10 @@ def captions(products: Sequence[Row], held_out: float) -> list[Row]:
             caption = clean_caption(row[column])
             if not caption or title_key(row[column]) in taken or title_key(caption) in taken:
                 continue
-            made = {"caption": caption, "kind": kind, "products": 0, "held_out": position(caption) < held_out}
-            found.setdefault(caption, made)["products"] += 1
-    return [found[caption] for caption in sorted(found)]
+            found.setdefault(caption, {"caption": caption, "kind": kind, "products": 0})["products"] += 1
+    places = {caption: position(caption) for caption in found}
+    border = max(held_out, min(places.values(), default=0.0))
+    return [{**found[caption], "held_out": places[caption] <= border} for caption in sorted(found)]
 
 
 def position(caption: str) -> float:

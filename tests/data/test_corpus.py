@@ -105,7 +105,7 @@ def test_official_replaces_every_occurrence() -> None:
 
 
 def test_captions_are_distinct_and_of_train() -> None:
-    rows = captions([row("Red Shoes"), row("red  shoes"), row("Blue Bag", "val", "blue bags"), row(None)], 0)
+    rows = captions([row("Red Shoes"), row("red  shoes"), row("Blue Bag", "val", "blue bags"), row(None)], 0.5)
     assert [(r["caption"], r["kind"], r["products"]) for r in rows] == [
         ("red shoes", "title", 2), ("red shoes for men", "derived", 3)
     ]  # fmt: skip
@@ -114,7 +114,7 @@ def test_captions_are_distinct_and_of_train() -> None:
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_titles_of_other_splits_are_left_out(split: str) -> None:
     products = [row("Red Shoes"), row("RED $SHOES"), row("A Bag", derived="red shoes"), row("Red  shoes", split)]
-    assert [r["caption"] for r in captions(products, 0)] == ["a bag", "red shoes for men"]
+    assert [r["caption"] for r in captions(products, 0.5)] == ["a bag", "red shoes for men"]
 
 
 def test_the_exclusion_is_checked_on_the_result() -> None:
@@ -134,9 +134,15 @@ def test_what_is_held_out_depends_on_the_caption_alone() -> None:
     }
 
 
-def test_impossible_settings_are_refused() -> None:
+def test_something_is_held_out_of_the_smallest_corpus() -> None:
+    rows = captions([row(f"shoe number {n}") for n in range(4)], 1e-9)
+    assert sum(r["held_out"] for r in rows) == 1
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_impossible_settings_are_refused(share: float) -> None:
     with pytest.raises(UserError, match="held_out"):
-        strict(CorpusConfig, {"held_out": 1.0}, where="params.yaml: corpus")
+        strict(CorpusConfig, {"held_out": share}, where="params.yaml: corpus")
 
 
 # --- the stage --------------------------------------------------------------------------------------------------------
