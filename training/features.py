@@ -10,7 +10,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,9 +21,7 @@ from torch import nn
 from data import stage
 from data.images import decode_rgb, in_threads, to_pixels
 from data.params import UserError
-
-if TYPE_CHECKING:
-    from training.towers import TimmTrunk
+from training.towers import TimmTrunk
 
 CACHE = Path("runs/cache/features")
 BATCH = 64
@@ -52,12 +50,13 @@ def trunk_features(
 
 
 def trunk_tokens(
-    trunk: TimmTrunk, size: tuple[int, int], images: Path, keys: Sequence[str], levels: Sequence[int], label: str
+    trunk: Any, size: tuple[int, int], images: Path, keys: Sequence[str], levels: Sequence[int], label: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features (N, F) float32 and patch features (N, P, W) float16 of `levels`, see `TimmTrunk.with_tokens`.
 
-    One pass makes both, and both are kept. Half precision halves 30 kB per picture and costs less than 0.001 of a
-    feature, under the noise that bf16 training has anyway [tests/training/test_patch_tokens.py].
+    Of a transformer, which has no levels, the tokens (N, 1 + P, W), whose first is the feature. One pass makes both,
+    and both are kept. Half precision halves 40 kB per picture and costs less than 0.001 of a feature, under the noise that
+    bf16 training has anyway [tests/training/test_patch_tokens.py].
     """
     folder = CACHE / trunk_hash(trunk, size)
     own = folder / f"tokens_{'-'.join(map(str, sorted(levels))) or 'last'}"
@@ -69,7 +68,7 @@ def trunk_tokens(
         known = _read(folder).keys()
         if new := [i for i, key in enumerate(missing) if key not in known]:
             _write(folder, [missing[i] for i in new], pooled[new])
-    width = trunk.token_width(levels)
+    width = trunk.token_width(levels) if isinstance(trunk, TimmTrunk) else trunk.width
     flat = np.stack([cached[key] for key in keys]) if keys else np.zeros((0, width), np.float16)
     return trunk_features(trunk, size, images, keys, label), flat.reshape(len(keys), flat.shape[1] // width, width)
 
@@ -101,12 +100,16 @@ def _compute(trunk: nn.Module, size: tuple[int, int], images: Path, keys: list[s
 
 @torch.inference_mode()
 def _compute_both(
-    trunk: TimmTrunk, size: tuple[int, int], images: Path, keys: list[str], levels: Sequence[int], label: str
+    trunk: Any, size: tuple[int, int], images: Path, keys: list[str], levels: Sequence[int], label: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features (N, F) float32 and flat patch features (N, P W) float16."""
     features, tokens = [], []
     for pixels, count in _batches(trunk, size, images, keys, label):
-        pooled, patches = trunk.with_tokens(pixels, levels)
+        if isinstance(trunk, TimmTrunk):
+            pooled, patches = trunk.with_tokens(pixels, levels)
+        else:
+            patches = trunk.tokens(pixels)
+            pooled = patches[:, 0]
         features.append(pooled.float().cpu().numpy()[:count])
         tokens.append(patches.half().flatten(1).cpu().numpy()[:count])
     return np.concatenate(features), np.concatenate(tokens)

@@ -20,7 +20,7 @@ from data import stage
 from data.images import decode_rgb, in_threads, to_pixels
 from training.config import TrainerConfig
 from training.encoder import DualEncoder
-from training.features import read_jpegs, trunk_tokens
+from training.features import read_jpegs, trunk_features, trunk_tokens
 from training.labels import TASKS, labels
 from training.sampling import Integers
 from training.source import IMAGES, Products, Source, load_products, product_pictures
@@ -127,8 +127,10 @@ class Items:
         self.keys, self.size, self.words = list(keys), encoder.config.image_size, words
         self.features: Any = None
         self.patches: Any = None
-        if encoder.config.image.kind == "timm":
-            trunk = encoder.image.trunk
+        trunk = encoder.image.trunk
+        if encoder.config.image.kind == "timm" and levels is None:
+            self.features = trunk_features(trunk, self.size, images, self.keys, "attributes")
+        elif encoder.config.image.kind == "timm":
             self.features, self.patches = trunk_tokens(trunk, self.size, images, self.keys, levels or (), "attributes")
         else:
             self.jpegs = read_jpegs(images, sorted(set(keys)))
@@ -150,6 +152,7 @@ class Items:
             batch["image"] = self._pixels([self.keys[row] for row in rows.tolist()])
         else:
             batch["image"] = torch.from_numpy(self.features[rows])
+        if self.patches is not None:
             batch["image_tokens"] = torch.from_numpy(self.patches[rows]).float()
         return batch
 

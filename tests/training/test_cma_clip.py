@@ -316,6 +316,35 @@ def test_batches_hold_titles_labels_and_the_tokens_of_frozen_towers(encoder: Dua
     assert torch.isfinite(parts["loss"])
 
 
+@pytest.mark.parametrize(("frozen", "token_proj"), [((), "tower"), ((), "fresh"), (FROZEN.frozen, "tower")])
+def test_clip_towers_learn_from_pixels_or_stay_as_they_are(
+    workspace: Path, clip: DualEncoder, frozen: tuple[str, ...], token_proj: str
+) -> None:
+    """The paper fine-tunes both towers; frozen ones give the same step from their cached tokens."""
+    made = task(clip, token_proj=token_proj)
+    source = made.source(dataclasses.replace(FROZEN, frozen=frozen, crop=1.0), "test")
+    given = source.batches(0)[0]
+    source.close()
+    assert (given["image"].dtype == torch.uint8) == (not frozen)
+    made.zero_grad()
+    loss = made.training_step(given, 0)["loss"]
+    if frozen:
+        live = dict(given) | {"caption": dataclasses.replace(given["caption"], features=None)}
+        del live["image_tokens"], live["text_tokens"]
+        live["image"] = torch.from_numpy(np.stack([live_pixels(f"{int(r, 16):032x}", clip) for r in source.row_ids(0)]))
+        assert made.training_step(live, 0)["loss"].item() == pytest.approx(loss.item(), rel=1e-3)
+        return
+    loss.backward()
+    for trunk in (clip.image.trunk, clip.text.trunk):
+        assert all(p.grad is not None and p.grad.any() for p in trunk.layers[0].parameters())
+    clip.zero_grad()
+
+
+def test_fresh_projections_cannot_read_cached_clip_tokens(workspace: Path, clip: DualEncoder) -> None:
+    with pytest.raises(UserError, match="token_proj: `fresh` needs pixels"):
+        task(clip, token_proj="fresh").source(FROZEN, "test")
+
+
 def test_a_title_that_is_missing_is_not_replaced_by_the_answers(encoder: DualEncoder) -> None:
     """Product 1 has no title; its derived caption would name its gender."""
     made = CmaClip.build(CmaClip.Config(), encoder)
@@ -342,6 +371,7 @@ def test_without_attention_no_tokens_are_made(encoder: DualEncoder, monkeypatch:
     assert not {"image_tokens", "text_tokens"} & given.keys()
     assert made.network.patches is None
     assert torch.isfinite(made.training_step(given, 0)["loss"])
+    assert made.attributes(IMAGES, keys(2), [SHORT, None])["gender"][1].shape == (2, 2)
 
 
 # --- validation, record and export ------------------------------------------------------------------------------------

@@ -122,9 +122,17 @@ class CmaClip(Task):
 
         `words`: what the frozen text tower makes of the training titles, where an earlier run has it.
         """
+        if self.own_patches() and "image.trunk" in trainer.frozen:
+            raise UserError(
+                "cma_clip.token_proj: `fresh` needs pixels; do not freeze CLIP's image.trunk, or set `tower`."
+            )
         made = labelled_source(self, trainer, name, self.tasks, self.levels, words)
         self.network.standardise(None if made.words is None else made.words.flat, made.patches)
         return made
+
+    def own_patches(self) -> bool:
+        """Whether patch tokens come from before the projection of CLIP's image tower, which no cache keeps."""
+        return self.encoder.config.image.kind == "open_clip" and self.network.patches is not None
 
     def before_step(self, step: int, progress: float) -> None:
         self.aligning = progress < self.config.itc_epochs

@@ -68,7 +68,7 @@ def run(arm: str, seed: int) -> pa.Table:
         by_title, by_photo = (donors(products.groups, share, NOISE_SEED) for share in (wrong_titles, wrong_photos))
         keys = [products.image_keys[place] for place in by_photo]
         shown = [titles[place] for place in by_title]
-        items = Items(task.encoder, DATASET / IMAGES, keys, shown, task.levels or LEVELS, words)
+        items = Items(task.encoder, DATASET / IMAGES, keys, shown, task.levels, words)
         tables += score(task, products, items, condition)
     return pa.concat_tables(tables)
 
