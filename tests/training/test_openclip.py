@@ -279,3 +279,22 @@ def test_other_architectures_are_refused_by_name(model: str, words: str) -> None
     shape = {"embed_dim": config["embed_dim"], "quick_gelu": False, "vision_cfg": config["vision_cfg"]}
     with pytest.raises(UserError, match=f"{model}: {words}"):
         ClipImageTrunk(TowerSpec(kind="open_clip", arch=model, shape=shape, mean=openclip.MEAN, std=openclip.STD))
+
+
+def test_towers_leave_for_onnx_with_any_batch_and_length(tmp_path: Path, clip_model: tuple[str, Path]) -> None:
+    import onnxruntime
+
+    encoder = base.clip_encoder(ClipWeights(model=clip_model[0], weights=str(clip_model[1])))
+    free = torch.export.Dim.DYNAMIC
+    cases: list[tuple[nn.Module, tuple[Tensor, ...], tuple[dict[int, Any], ...], tuple[Tensor, ...]]] = [
+        (encoder.text.trunk, padded([5, 3], 6), ({0: free, 1: free}, {0: free, 1: free}), padded([9, 2, 4], 9)),
+        (encoder.image.trunk, (torch.zeros(2, 3, 32, 32, dtype=torch.uint8),), ({0: free},),
+         (torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8),)),
+    ]  # fmt: skip
+    for trunk, example, shapes, inputs in cases:
+        path = tmp_path / "tower.onnx"
+        torch.onnx.export(trunk, example, path, dynamo=True, dynamic_shapes=shapes, verbose=False)
+        session = onnxruntime.InferenceSession(path)
+        feed = {slot.name: value.numpy() for slot, value in zip(session.get_inputs(), inputs, strict=True)}
+        with torch.no_grad():
+            close(torch.from_numpy(session.run(None, feed)[0]), trunk(*inputs))
