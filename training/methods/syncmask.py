@@ -202,10 +202,14 @@ class SyncMask(Task):
     def source(self, trainer: TrainerConfig, name: str) -> Batches:
         made = product_source(self, trainer, name, GroupedSource)
         assert isinstance(made, GroupedSource)
+        return self.attach(made)
+
+    def attach(self, source: GroupedSource) -> GroupedSource:
+        """Tell a source how to group, and log what it picked."""
         c = self.config
-        made.group(Grouping(self.rule, c.collect, c.space) if c.batches == "grouped" else None)
-        self.picks = made.rates
-        return made
+        source.group(Grouping(self.rule, c.collect, c.space) if c.batches == "grouped" else None)
+        self.picks = source.rates
+        return source
 
     def before_step(self, step: int, progress: float) -> None:
         """The teacher moves on before it is used; α rises and p_rand falls over the first epoch."""
