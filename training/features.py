@@ -55,8 +55,8 @@ def trunk_tokens(
     """Features (N, F) float32 and patch features (N, P, W) float16 of `levels`, see `TimmTrunk.with_tokens`.
 
     Of a transformer, which has no levels, the tokens (N, 1 + P, W), whose first is the feature. One pass makes both,
-    and both are kept. Half precision halves 40 kB per picture and costs less than 0.001 of a feature, under the noise that
-    bf16 training has anyway [tests/training/test_patch_tokens.py].
+    and both are kept. Half precision halves 40 kB per picture and costs less than 0.001 of a feature, under the noise
+    that bf16 training has anyway [tests/training/test_patch_tokens.py].
     """
     folder = CACHE / trunk_hash(trunk, size)
     own = folder / f"tokens_{'-'.join(map(str, sorted(levels))) or 'last'}"

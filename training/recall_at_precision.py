@@ -51,7 +51,6 @@ def threshold(correct: npt.NDArray[np.bool_] | Floats, confidence: Floats, p: fl
     hits = np.cumsum(np.asarray(correct, dtype=np.float64)[order])
     ranked = confidence[order]
     cut = np.append(ranked[1:] != ranked[:-1], True)[: len(ranked)]
-    legal = (
-        cut & (hits > 0) & (hits >= p * np.arange(1, len(ranked) + 1) - 1e-9)
-    )  # 9 of 10 are 0.9, whatever floats say
+    enough = p * np.arange(1, len(ranked) + 1) - 1e-9  # 9 of 10 are 0.9, whatever floats say
+    legal = cut & (hits > 0) & (hits >= enough)
     return float(ranked[legal].min()) if legal.any() else float("inf")
