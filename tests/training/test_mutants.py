@@ -35,12 +35,16 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_there_are_mutants_and_each_edits_one_place() -> None:
     assert FOUND
+    wrong = []
     for parameters in FOUND:
         file, old, new, node = parameters.values
-        assert (ROOT / file).read_text(encoding="utf-8").count(old) == 1, f"{parameters.id}: {old!r} in {file}"
-        assert old != new
-        test, _, name = node.partition("::")
-        assert f"def {name.partition('[')[0]}" in (ROOT / test).read_text(encoding="utf-8"), f"{parameters.id}: {node}"
+        count = (ROOT / file).read_text(encoding="utf-8").count(old)
+        if count != 1 or old == new:
+            wrong.append(f"{parameters.id}: {old!r} stands {count} times in {file}")
+        test, *_, name = node.split("::")
+        if f"def {name.partition('[')[0]}(" not in (ROOT / test).read_text(encoding="utf-8"):
+            wrong.append(f"{parameters.id}: no test {node}")
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.slow
