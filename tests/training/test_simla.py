@@ -353,7 +353,7 @@ def test_captions_help_to_see_and_pictures_to_name() -> None:
         with torch.no_grad():
             (v, v_masked), _ = task._pictures(pixels, hidden)
             right = [
-                (task.guess_patches(task.student, v_masked, named(told)).argmax(-1) == Colours()(pixels))[hidden]
+                task.guess_patches(task.student, v_masked, named(told), hidden).argmax(-1) == Colours()(pixels)[hidden]
                 for told in (pair, pair.roll(1, 0))
             ]
             top = task.concept(embedding(task.encoder.image, v[:, 0])).topk(2).indices - len(small.SPECIALS)

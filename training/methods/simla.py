@@ -201,18 +201,18 @@ class Simla(Task):
     def _mim(self, batch: Batch, hidden: Tensor, v: Tensor, v_teacher: Tensor) -> Outputs:
         """Sums of L_mim and of right guesses over each row's masked patches, and their number [P §2.3 eq. 7]."""
         codes = self.visual(batch.get("tokenizer_view", batch["image"]))[hidden]
-        logits = self.guess_patches(self.student, v, batch["caption"])[hidden]
+        logits = self.guess_patches(self.student, v, batch["caption"], hidden)
         with torch.no_grad():
-            targets = self.guess_patches(self.teacher.parts, v_teacher, batch["caption"])[hidden]
+            targets = self.guess_patches(self.teacher.parts, v_teacher, batch["caption"], hidden)
         return {
             "mim": per_row(distilled(logits, codes, targets, self.alpha), hidden),
             "mim_right": per_row((logits.argmax(1) == codes).float(), hidden),
             "mim_count": hidden.sum(1),
         }
 
-    def guess_patches(self, parts: Mapping[str, Any], v_masked: Tensor, caption: Tokens) -> Tensor:
-        """mim(E_mm(Î | T)) of the patches, float32 (B, N, K), by student or teacher `parts`."""
-        return parts["mim"](read_patches(parts, v_masked, caption)[:, 1:]).float()
+    def guess_patches(self, parts: Mapping[str, Any], v_masked: Tensor, caption: Tokens, hidden: Tensor) -> Tensor:
+        """mim(E_mm(Î | T)) of the patches set in `hidden` only, float32 (M, K), by student or teacher `parts`."""
+        return parts["mim"](read_patches(parts, v_masked, caption)[:, 1:][hidden]).float()
 
     def _pictures(self, pixels: Tensor, hidden: Tensor | None) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """(v, v̂) of the student and of the teacher; v̂ is empty without masks `hidden` (B, N).
