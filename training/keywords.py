@@ -54,7 +54,7 @@ def vote(attention: Tensor, mask: Tensor, votes: int, keep: int) -> Tensor:
     length = attention.shape[-1]
     seen = attention.masked_fill(mask[:, None] == 0, -1)
     chosen = seen.topk(min(votes, length), -1).indices
-    counts = torch.zeros_like(mask).scatter_add_(1, chosen.flatten(1), torch.ones_like(chosen.flatten(1)))
+    counts = F.one_hot(chosen, length).sum((1, 2))
     counts = counts * mask  # of captions with fewer tokens than votes
     order = counts.argsort(dim=1, descending=True, stable=True)[:, :keep]
     positions = torch.where(counts.gather(1, order) > 0, order, NOTHING)

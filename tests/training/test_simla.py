@@ -12,10 +12,12 @@ from data.params import UserError
 from tests.training import small_simla as small
 from tests.training.small_simla import gradients, step
 from training.alignment import contrast, distilled, embedding, hard_negatives, match, per_row
+from training.config import TrainerConfig
 from training.keywords import vote, words_at
 from training.methods import simla
 from training.methods.simla import Simla
 from training.momentum import Queue
+from training.schedule import learning_rate
 from training.single_stream import read_words
 from training.task import Tokens
 
@@ -277,6 +279,19 @@ def test_levels_that_are_off_cost_and_learn_nothing() -> None:
         learning = {name for name, p in task.named_parameters() if p.requires_grad}
         assert {names[other] for other in names if other != level}.isdisjoint(learning)
         assert all(found[name] > 0 for name in learning if name.endswith("weight") and "norm" not in name)
+
+
+def test_warm_up_goes_in_stairs_of_100_steps_and_then_by_epochs() -> None:
+    """The specification's check values for 30 epochs [C Pretrain.py, scheduler/cosine_lr.py]."""
+    config = TrainerConfig(
+        epochs=30, batch=512, lr=1e-4, lr_start=1e-5, lr_end=1e-5, warmup=2000, warmup_unit=100, schedule="epochs"
+    )
+    first = {0: 1.0e-5, 1000: 5.5e-5, 2000: 1.0e-4, 5000: 1.0e-4}
+    later = {1: 9.97535e-5, 10: 7.75e-5, 15: 5.5e-5, 29: 1.02465e-5}
+    for number, rate in first.items():
+        assert learning_rate(number, 200_000, config, 0) == pytest.approx(rate, rel=1e-5)
+    for epoch, rate in later.items():
+        assert learning_rate(7000 * epoch, 200_000, config, epoch) == pytest.approx(rate, rel=1e-5)
 
 
 def test_towers_of_different_width_are_refused() -> None:

@@ -65,7 +65,8 @@ class Simla(Task):
             alpha: α after its linear rise over the first epoch [P §2.5, C Pretrain.py].
             mask_words: chance of a word to be masked [C configs/Pretrain.yaml].
             mask_patches, mask_block: most patches that are masked, and least of a block [C caption_dataset.py].
-            visual: `catalog` (k-means codes of the catalog's patches) or the path of DALL-E's dVAE encoder [P §2.3].
+            visual: the path of DALL-E's dVAE encoder [P §2.3], `random` for one without weights, or `catalog`: k-means
+                codes of the catalog's patches, the only value that needs no file, and so the default.
             codes: K [P §2.3].
             tokenizer_view: the codes' picture: `shared` with the towers as in BEiT, or `independent`, a crop of its own
                 whose codes do not lie where the patches are [C caption_dataset.py].
@@ -131,7 +132,7 @@ class Simla(Task):
         if config.visual == "catalog":
             keys = load_products(DATASET, "train").image_keys
             task.visual.fit(catalog_pixels(DATASET / IMAGES, keys, task.encoder.config.image_size, SEED), SEED)
-        else:
+        elif config.visual != "random":
             load_dvae(task.visual, Path(config.visual))
         return task
 
