@@ -215,6 +215,9 @@ def test_mim_counts_masked_patches_only(monkeypatch: pytest.MonkeyPatch) -> None
     m_v, _ = chosen_masks(monkeypatch, made)
     batch = some(made)
     with torch.no_grad():
+        norm = made.teacher.parts["image"].trunk.norm
+        norm.weight.uniform_(0.5, 2)  # what training makes of it: features are not normalised by themselves
+        norm.bias.normal_()
         taught = made._teach(batch, None, 0)
         _, predicted = predictions(monkeypatch, made, batch)
         wanted = normalised_features(taught.patches[:, 1:])[m_v]

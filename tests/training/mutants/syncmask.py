@@ -51,7 +51,7 @@ MUTANTS: list[tuple[str, str, str, str]] = [
      f"{CHAIN}::test_semi_hard_refuses_the_same_product_and_what_is_nearer_than_the_pair"),
     # no turns between the directions; used elements that come again; ids in float32; chunks torn apart
     (GROUPS, "similarity[current] if place % 2 else similarity[:, current]", "similarity[current]",
-     f"{CHAIN}::test_semi_hard_refuses_the_same_product_and_what_is_nearer_than_the_pair"),
+     f"{CHAIN}::test_top1_walks_to_the_nearest"),
     (GROUPS, "        unused[current] = False\n", "        unused[current] = place % 3 == 0\n",
      f"{CHAIN}::test_an_order_is_a_permutation_of_what_was_seen"),
     (GROUPS, "order.append(part.index[places])", "order.append(part.index[places].astype(np.float32).astype(np.int64))",
