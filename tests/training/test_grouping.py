@@ -36,7 +36,7 @@ def collected(count: int, products: int, seed: int = 0, width: int = 8) -> Colle
     image = (centres[product] + 0.5 * draw.normal(size=(count, width))).astype(np.float32)
     text = (centres[product] + 0.5 * draw.normal(size=(count, width))).astype(np.float32)
     image, text = (array / np.linalg.norm(array, axis=1, keepdims=True) for array in (image, text))
-    return Collected(image, text, 10 * np.arange(count)[::-1].copy() + 2**24, product, words)
+    return Collected(image, text, 7 * np.arange(count)[::-1].copy() + 2**24, product, words)
 
 
 # --- the chain by hand ------------------------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ MUTANTS: list[tuple[str, str, str, str]] = [
      f"{CHAIN}::test_chunks_survive_the_shuffle_intact"),
     # true matches as negatives; rows without a negative counted as wrong
     (GROUPS, "same = (products[:, None] == products) | (words[:, None] == words)", "pass",
-     f"{CHAIN}::test_negatives_by_hand"),
+     f"{CHAIN}::test_a_negative_never_shares_product_or_text"),
     (FUSED, 'F.cross_entropy(logits, labels, reduction="none") * counts',
      'F.cross_entropy(logits, labels, reduction="none")', f"{WHOLE}::test_rows_without_a_negative_do_not_count"),
     # what an epoch left out stays out; a resumed run that forgets what was grouped; grouping by the wrong epoch's texts
