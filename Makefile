@@ -3,10 +3,10 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test study check up clean
+.PHONY: help setup demo test slow studies perf perf-smoke check up clean
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 16
 
 setup:  ## create or repair the three environments
 	@$(PYTHON) env/setup.py
@@ -14,12 +14,23 @@ setup:  ## create or repair the three environments
 demo: setup  ## a real catalog drop all the way to answers from a promoted model
 	@$(BIN)/fittingroom demo
 
-test: setup  ## style, types, import directions, then every test (about 10 minutes)
+test: setup  ## style, types, import directions, then every test (under 20 minutes)
 	@$(MAKE) --no-print-directory check
 	@$(BIN)/python -m pytest
 
-study: setup  ## the longer studies left out of `make test`
+slow: setup  ## the tests left out of `make test` because they take long
 	@$(BIN)/python -m pytest -m slow
+
+studies: setup  ## do the methods do what their papers claim? (hours; interrupt and resume at will)
+	@$(BIN)/fittingroom land data/starter/drop-1
+	@$(BIN)/dvc repro negatives corpus suites base
+	@$(BIN)/python -m training.studies
+
+perf: setup  ## our speed beside what a user would run instead, as ratios
+	@$(BIN)/python -m perf
+
+perf-smoke: setup  ## the same in small, in a few minutes
+	@$(BIN)/python -m perf --smoke
 
 check: setup  ## style, types and import directions only
 	@$(BIN)/ruff check .

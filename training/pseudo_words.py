@@ -90,7 +90,7 @@ def features(trunk: Any, pseudo: int, ids: Tensor, mask: Tensor, v: Tensor | Non
     words = trunk.look_up(ids)
     if v is not None:
         words = torch.where((ids == pseudo)[:, :, None], v[:, None].to(words.dtype), words)
-    return trunk.encode(words, mask) if hasattr(trunk, "encode") else trunk.pool(trunk.contextual(words, mask), mask)
+    return trunk.encode(words, mask)
 
 
 class Composer(Task):

@@ -23,6 +23,7 @@ from training.distributed import Outputs
 from training.encoder import DualEncoder, save_encoder
 
 if TYPE_CHECKING:
+    from data.stage import Run
     from training.config import TrainerConfig
     from training.source import Batches
 
@@ -155,6 +156,9 @@ class Task(nn.Module):
         from training.validation import retrieval
 
         return retrieval(self.encoder, load_products(DATASET, "val"), DATASET)
+
+    def report(self, run: Run) -> None:
+        """What the record of the training shows of this method besides its curve: tables and pictures."""
 
     def export_spec(self) -> ExportSpec:
         """CLIP-family methods serve `search` with two functions."""

@@ -236,7 +236,11 @@ class BertTrunk(nn.Module):
         )
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        return self.pool(self.contextual(self.look_up(ids), mask), mask)
+        return self.encode(self.look_up(ids), mask)
+
+    def encode(self, words: Tensor, mask: Tensor) -> Tensor:
+        """(B, W) of word embeddings (B, L, W), some of which may be pseudo words."""
+        return self.pool(self.contextual(words, mask), mask)
 
     def look_up(self, ids: Tensor) -> Tensor:
         """Word embeddings (B, L, W), which a pseudo word may replace."""

@@ -114,6 +114,7 @@ def _report(run: stage.Run, task: Task, settings: Settings, fitted: Fitted) -> N
         {"metric": key, **({"base": before[key]} if key in before else {}), settings.method: value}
         for key, value in numbers.items()
     ])  # fmt: skip
+    task.report(run)
     falls = history[-1]["loss"] < history[0]["loss"]
     run.check("loss_falls", falls, severity="critical", description="The last interval's loss is below the first's.")
 
