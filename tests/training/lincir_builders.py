@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from data import corpus
 from data.keywords import Keyword
 from training import openclip
-from training.captions_source import Captions, CaptionSource, cached_targets
+from training.composing.captions import Captions, CaptionSource, cached_targets
 from training.config import EncoderConfig, TowerSpec, TrainerConfig
 from training.encoder import DualEncoder
 from training.methods.lincir import LinCir
@@ -115,11 +115,9 @@ class MeanToy(nn.Module):
     def look_up(self, ids: Tensor) -> Tensor:
         return self.words[ids]
 
-    def contextual(self, words: Tensor, mask: Tensor) -> Tensor:
-        return words.cumsum(1) / torch.arange(1, words.shape[1] + 1)[:, None]
-
-    def pool(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        return tokens[torch.arange(len(tokens)), mask.sum(1) - 1]
+    def encode(self, words: Tensor, mask: Tensor) -> Tensor:
+        means = words.cumsum(1) / torch.arange(1, words.shape[1] + 1)[:, None]
+        return means[torch.arange(len(means)), mask.sum(1) - 1]
 
 
 def attributes(folder: Path) -> None:

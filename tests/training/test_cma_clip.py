@@ -12,16 +12,18 @@ import torch
 from torch import Tensor
 
 from data.params import UserError
-from training import attribute_report, labelled_source, trainer
+from training import trainer
+from training.attributes import report
+from training.attributes import source as attribute_source
+from training.attributes.modality import soft_itc
+from training.attributes.tokens import sequences
 from training.config import EncoderConfig, TowerSpec, TrainerConfig
 from training.encoder import DualEncoder, load_encoder
 from training.labels import labels
 from training.methods.cma_clip import CmaClip
-from training.modality import soft_itc
 from training.openclip import MEAN, STD, tokenizer
 from training.source import load_products
 from training.task import DATASET, Batch, Tokens
-from training.tower_tokens import sequences
 
 BASE, IMAGES = Path("store/models/base"), DATASET / "images.parquet"
 CLASSES = {"gender": ("men", "women"), "season": ("summer", "winter")}
@@ -362,7 +364,7 @@ def test_without_attention_no_tokens_are_made(encoder: DualEncoder, monkeypatch:
     def no_tokens(*_: object) -> None:
         raise AssertionError("tokens computed")
 
-    monkeypatch.setattr(labelled_source, "trunk_tokens", no_tokens)
+    monkeypatch.setattr(attribute_source, "trunk_tokens", no_tokens)
     made = CmaClip.build(CmaClip.Config(layers=0, gate="concat"), encoder)
     source = made.source(FROZEN, "test")
     given = source.batches(0)[0]
@@ -407,8 +409,8 @@ def test_the_record_shows_how_tasks_weigh(encoder: DualEncoder, tmp_path: Path) 
     (rows,) = run.tables.values()
     assert [row["task"] for row in rows] == ["gender", "season"]
     assert all(row["picture"] + row["title"] == pytest.approx(1) for row in rows)
-    assert run.pictures["Modality weights"] == tmp_path / attribute_report.PICTURE
-    assert (tmp_path / attribute_report.PICTURE).stat().st_size > 1000
+    assert run.pictures["Modality weights"] == tmp_path / report.PICTURE
+    assert (tmp_path / report.PICTURE).stat().st_size > 1000
 
 
 def test_the_served_function_is_the_same_in_onnx(encoder: DualEncoder, tmp_path: Path) -> None:

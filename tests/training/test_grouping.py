@@ -193,9 +193,11 @@ def test_negatives_by_hand() -> None:
 
 
 def test_a_negative_never_shares_product_or_text() -> None:
-    found = negatives(FOUR, torch.arange(4), torch.tensor([0, 1, 2, 0]), Rule(hard="exclude_id"))
-    assert found.index.tolist()[0] == 1
-    assert found.index.tolist()[3] == 2
+    """The nearest to 0 is 1 and to 1 it is 0, which here are one product, or have one text."""
+    rule, apart = Rule(hard="exclude_id"), torch.arange(4)
+    assert negatives(FOUR, apart, apart, rule).index.tolist()[:2] == [1, 0]
+    assert negatives(FOUR, P4, apart, rule).index.tolist()[:2] == [2, 2]
+    assert negatives(FOUR, apart, torch.tensor([5, 5, 6, 7]), rule).index.tolist()[:2] == [2, 2]
 
 
 def test_negative_that_is_too_near_gives_way_to_the_farthest() -> None:

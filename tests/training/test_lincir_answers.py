@@ -27,13 +27,13 @@ from tests.training.lincir_builders import (
     write_corpus,
 )  # fmt: skip
 from training import trainer
-from training.captions_source import load_captions
+from training.composing.captions import load_captions
+from training.composing.pseudo_words import prompts
 from training.config import TrainerConfig
 from training.encoder import DualEncoder, load_encoder
 from training.features import trunk_features
 from training.methods import load_task
 from training.methods.lincir import LinCir
-from training.pseudo_words import prompts
 
 PROMPT = LinCir.Config().prompt
 IMAGES = Path("store/dataset/images.parquet")

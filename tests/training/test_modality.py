@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.modality import (
+from training.attributes.modality import (
     Attention,
     KeylessGate,
     Network,

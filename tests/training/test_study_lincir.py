@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from tests.training.lincir_builders import attributes, bert_encoder, captions, with_pseudo, write_corpus
-from training.pseudo_words import Composer
+from training.composing.pseudo_words import Composer
 from training.studies import lincir as study
 from training.studies.pic2word import PHOTO, Pic2Word
 from training.task import Tokens

@@ -25,17 +25,25 @@ from torch import Tensor
 
 from data.params import UserError
 from data.stage import Run
-from training.attribute_export import attributes_function
-from training.attribute_report import show_weights
+from training.attributes.export import attributes_function
+from training.attributes.modality import (
+    Gate,
+    KeylessGate,
+    Network,
+    SequenceAttention,
+    TaskHead,
+    classification,
+    soft_itc,
+)
+from training.attributes.report import show_weights
+from training.attributes.source import Items, LabelledSource, Words, labelled_source, task_labels, titled
+from training.attributes.tokens import projections, sequences
 from training.config import TrainerConfig
 from training.distributed import Outputs
 from training.encoder import DualEncoder
-from training.labelled_source import Items, LabelledSource, Words, labelled_source, task_labels, titled
 from training.labels import classes
-from training.modality import Gate, KeylessGate, Network, SequenceAttention, TaskHead, classification, soft_itc
 from training.source import IMAGES, Products, load_products
 from training.task import BASE, DATASET, Batch, ExportSpec, Task
-from training.tower_tokens import projections, sequences
 
 Array = npt.NDArray[np.float32]
 ROWS = 256  # products per pass of `answers`

@@ -20,12 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data.keywords import KeywordMode
-from training.captions_source import Captions, CaptionSource, cached_targets, load_captions
-from training.composed import val_retrieval
+from training.composing.captions import Captions, CaptionSource, cached_targets, load_captions
+from training.composing.pseudo_words import Composer, check_prompt
+from training.composing.questions import val_retrieval
 from training.config import TrainerConfig
 from training.distributed import Outputs
 from training.encoder import DualEncoder
-from training.pseudo_words import Composer, check_prompt
 from training.task import BASE, DATASET, Batch, ExportSpec, Tokens
 from training.trainer import prepare
 

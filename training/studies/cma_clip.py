@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from data.params import canonical_hash
 from training import checkpoint, trainer
+from training.attributes.source import Items, LabelledSource, Words, task_labels, titled
 from training.config import TrainerConfig
 from training.encoder import DualEncoder, load_encoder
-from training.labelled_source import Items, LabelledSource, Words, task_labels, titled
 from training.methods.cma_clip import CmaClip
 from training.outcomes import outcome_table
 from training.recall_at_precision import accepted_and_correct
@@ -161,8 +161,8 @@ STUDY = Study(
         (NAME, "title weight, clean", ""),
     ),
     code=(
-        "training/methods/cma_clip.py", "training/modality.py", "training/tower_tokens.py",
-        "training/labelled_source.py", "training/recall_at_precision.py",
+        "training/methods/cma_clip.py", "training/attributes/modality.py", "training/attributes/tokens.py",
+        "training/attributes/source.py", "training/recall_at_precision.py",
     ),
     note="The titles of this catalog name the article and often the colour and the gender, so the text is a strong "
     "witness there, and a wrong title fluently names a wrong class. A gate sees content, not truth: its weight falls "

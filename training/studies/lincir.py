@@ -20,11 +20,11 @@ import torch
 from data.params import canonical_hash
 from training import checkpoint, trainer, zero_shot
 from training.benchmarks import composed_retrieval
+from training.composing.pseudo_words import Composer
 from training.config import TrainerConfig
 from training.encoder import load_encoder
 from training.examiner import Examiner
 from training.methods.lincir import LinCir
-from training.pseudo_words import Composer
 from training.source import IMAGES
 from training.studies.pic2word import Pic2Word
 from training.studies.study import Study
@@ -121,8 +121,8 @@ STUDY = Study(
     seconds=30,
     headline=tuple((composed_retrieval.NAME, f"R@{k}", "") for k in (1, 10)),
     code=(
-        "training/studies/pic2word.py", "training/methods/lincir.py", "training/pseudo_words.py",
-        "training/captions_source.py", "training/benchmarks/composed_retrieval.py",
+        "training/studies/pic2word.py", "training/methods/lincir.py", "training/composing/pseudo_words.py",
+        "training/composing/captions.py", "training/benchmarks/composed_retrieval.py",
     ),
     note="Right are photos of products that differ from the asked one in exactly the wished attribute; its own photo "
     "is taken out. Text, image and sum learn nothing: their seeds are one and the same run.",

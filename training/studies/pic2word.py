@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training.composing.pseudo_words import Composer, check_prompt
 from training.config import TrainerConfig
 from training.distributed import Outputs
 from training.encoder import DualEncoder
 from training.losses import itc
-from training.pseudo_words import Composer, check_prompt
 from training.source import Source, product_source
 from training.task import Batch, Tokens
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-METHOD, NETWORK = "training/methods/cma_clip.py", "training/modality.py"
-TOKENS, RECALL = "training/tower_tokens.py", "training/recall_at_precision.py"
-SOURCE, LABELS, TOWERS = "training/labelled_source.py", "training/labels.py", "training/towers.py"
+METHOD, NETWORK = "training/methods/cma_clip.py", "training/attributes/modality.py"
+TOKENS, RECALL = "training/attributes/tokens.py", "training/recall_at_precision.py"
+SOURCE, LABELS, TOWERS = "training/attributes/source.py", "training/labels.py", "training/towers.py"
 M, N = "tests/training/test_cma_clip.py", "tests/training/test_modality.py"
 SOFTMAX = "weights = scores.masked_fill(~present, -torch.inf).softmax(1)"
 

@@ -20,10 +20,10 @@ from torch import Tensor
 from data import stage
 from data.keywords import Keyword, KeywordMode, is_random, keywords_of, mask
 from data.params import UserError, canonical_hash
+from training.composing.pseudo_words import Composer, MarkedTexts
 from training.config import TrainerConfig
 from training.distributed import Outputs
 from training.encoder import DualEncoder
-from training.pseudo_words import Composer, MarkedTexts
 from training.sampling import Integers
 from training.source import pieces_of
 from training.task import Batch, Tokens

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from data import stage
 from data.images import decode_rgb, in_threads, to_pixels
+from training.attributes.tokens import Levels
 from training.config import TrainerConfig
 from training.encoder import DualEncoder
 from training.features import read_jpegs, trunk_features, trunk_tokens
@@ -26,7 +27,6 @@ from training.sampling import Integers
 from training.source import IMAGES, Products, Source, load_products, product_pictures
 from training.task import DATASET, Batch, Task, Tokens
 from training.texts import Texts
-from training.tower_tokens import Levels
 
 TRAIN = "train"
 TEXTS = 256  # texts per pass of the frozen trunk

@@ -1,0 +1,1 @@
+"""What `cma_clip` is made of: token sequences of both towers, their fusion, labelled batches."""

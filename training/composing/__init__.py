@@ -1,0 +1,1 @@
+"""What `lincir` is made of: pseudo words in texts, batches of captions, questions to validate with."""
