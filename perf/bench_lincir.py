@@ -17,7 +17,7 @@ from data.corpus import tag
 from data.keywords import clean_caption, keyword_spans
 from perf import clips
 from perf.bench import Row, paired, speed_row, workspace
-from training.captions_source import Captions, CaptionSource, cached_targets
+from training.composing.captions import Captions, CaptionSource, cached_targets
 from training.encoder import DualEncoder
 from training.methods.lincir import LinCir, smp
 from training.task import Batch, Tokens
