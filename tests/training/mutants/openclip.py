@@ -19,7 +19,6 @@ MUTANTS: list[tuple[str, str, str, str]] = [
     (BLOCKS, "weight[width:], offset[width:]), 2)", "weight[width:], offset[width:]), 2)[::-1]", SHORT),  # k is v
     (BLOCKS, '"ln_1": "norm1"', '"ln_1": "norm2"', TEXT),
     (LOADER, 'and "exif" not in image.info', "", f"{PICTURES}::test_whole_pictures_are_those_of_evaluation"),
-    (LOADER, 'image.mode in ("RGB", "L")', "image.mode", f"{PICTURES}::test_whole_pictures_are_those_of_evaluation"),
     (LOADER, "antialias=True", "antialias=False", f"{PICTURES}::test_crops_are_pillows_to_two_levels"),
     ("training/task.py", "ids[rows, :width], mask[rows, :width]", "ids[rows], mask[rows]",
      f"{COUNTS}::test_little_of_what_the_text_tower_computes_is_padding"),
