@@ -17,6 +17,7 @@ from training.grouping import chain, negatives
 from training.methods.syncmask import MIX, PATCHES, WORDS, SyncMask
 from training.momentum import NOBODY
 from training.multimodal import (
+    fit_heads,
     in_buckets,
     mim_loss,
     normalised_features,
@@ -468,3 +469,15 @@ def test_negatives_pair_rows_of_other_products() -> None:
     for found in made._negatives(outputs, 0):
         assert all(int(found.index[i]) // 2 != i // 2 for i in range(4))
     assert negatives(torch.eye(4), torch.arange(4), torch.arange(4), made.rule).valid.all()
+
+
+def test_fitted_heads_see_standardised_features_in_teacher_and_student() -> None:
+    made = task()
+    batch = some(made)
+    fit_heads(made.encoder, batch)
+    made.begin()
+    head = made.encoder.image.head
+    found = (made.encoder.image.trunk(batch["image"]) - head.shift) * head.scale
+    torch.testing.assert_close(found.mean(0), torch.zeros(sync_tiny.WIDTH), atol=1e-4, rtol=0)
+    assert torch.equal(made.teacher.parts["image"].head.shift, head.shift)
+    assert torch.equal(made.teacher.parts["text"].head.scale, made.encoder.text.head.scale)

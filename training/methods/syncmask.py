@@ -36,6 +36,7 @@ from training.multimodal import (
     MimDecoder,
     MimTarget,
     Multimodal,
+    fit_heads,
     in_buckets,
     match_loss,
     mim_loss,
@@ -90,6 +91,8 @@ class SyncMask(Task):
         Attributes:
             towers: E_v and the whole BERT; 75 tokens as in fine-tuning on FashionGen [F].
             fusion_layer: BERT layers below it are E_t, the others E_f [A configs/config_bert.json].
+            fit_heads: products whose features standardise what enters g_v and g_t at the start; 0 for plain linear maps
+                [A]. Features of towers pretrained apart have a large common part, which costs a short run its time.
             momentum: m of the teacher [A]; SyncMask's own is unknown.
             itc: `momentum`, queues and soft product-aware targets [A, F; choice]; `grit`, within the batch [G].
             queue: pairs of the queue, a multiple of the batch; FashionGen has too few products for 65,536 [choice].
@@ -116,6 +119,7 @@ class SyncMask(Task):
 
         towers: Towers = FASHIONGEN
         fusion_layer: int = 6
+        fit_heads: int = 0
         momentum: float = 0.995
         itc: Literal["momentum", "grit"] = "momentum"
         queue: int = 16384
@@ -205,10 +209,13 @@ class SyncMask(Task):
         return self.attach(made)
 
     def attach(self, source: GroupedSource) -> GroupedSource:
-        """Tell a source how to group, and log what it picked."""
+        """Tell a source how to group, log what it picked, and fit the heads to what it shows."""
         c = self.config
         source.group(Grouping(self.rule, c.collect, c.space) if c.batches == "grouped" else None)
         self.picks = source.rates
+        if c.fit_heads:
+            fit_heads(self.encoder, source.sample(c.fit_heads))
+            self.begin()  # the teacher's heads are the student's
         return source
 
     def before_step(self, step: int, progress: float) -> None:

@@ -52,7 +52,7 @@ METHOD: dict[str, Any] = {
     "towers": Towers(
         image="package", image_layers=12, grid=(5, 4), text="package", text_layers=5, text_pool="mean", max_tokens=24
     ),
-    "fusion_layer": 3, "queue": 1024, "momentum": 0.98, "mim_layers": 1,
+    "fusion_layer": 3, "fit_heads": 512, "queue": 1024, "momentum": 0.98, "mim_layers": 1,
 }  # fmt: skip
 SETTINGS: dict[str, dict[str, Any]] = {
     "synchronised, semi-hard": {},
