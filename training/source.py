@@ -18,13 +18,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from data.images import decode_rgb, in_threads, to_pixels
 from data.params import UserError
 from training import distributed
 from training.config import TrainerConfig
 from training.distributed import Outputs
 from training.encoder import DualEncoder
 from training.features import read_jpegs, trunk_features
+from training.loader import Loader
 from training.sampling import TYPES, Integers, crops, draws, epoch_batches
 from training.task import DATASET, HARD, Batch, Key, Task
 from training.texts import Candidates, Texts, caption_kinds, sentence_features
@@ -80,16 +80,13 @@ class Pixels:
 
     def __init__(self, encoder: DualEncoder, dataset: Path, keys: Sequence[str], crop: float) -> None:
         found = read_jpegs(dataset / IMAGES, sorted(set(keys)))
-        self.jpegs = [found[key] for key in keys]
-        self.size, self.crop = encoder.config.image_size, crop
+        self.loader = Loader([found[key] for key in keys], encoder.config.image_size)
+        self.crop = crop
 
     def take(self, positions: Integers, chance: Any) -> Tensor:
-        jobs = [(self.jpegs[p], chance[p]) for p in positions.tolist()]
-        return torch.from_numpy(np.stack(list(in_threads(self._one, jobs))).transpose(0, 3, 1, 2).copy())
-
-    def _one(self, job: tuple[bytes, Any]) -> np.ndarray:
-        image = decode_rgb(job[0])
-        return to_pixels(image.crop(crop_box(image.size, self.crop, job[1])), self.size)
+        return self.loader.take(
+            positions.tolist(), lambda row, size: crop_box(size, self.crop, chance[positions[row]])
+        )  # fmt: skip
 
 
 def crop_box(size: tuple[int, int], least: float, chance: Sequence[float]) -> tuple[int, int, int, int]:

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 Key = Literal["image", "caption", "negatives", "product", "text", "index"]
 Batch = Mapping[str, Any]
-BUCKETS = 3  # length groups per text pass: sorted by length and cut, each group is padded to its own longest only
+BUCKET = 64  # texts that are enough for a group of their own
+BUCKETS = 3  # least length groups per text pass: sorted by length and cut, each group is padded to its own longest only
 METHOD, METHOD_WEIGHTS = "method.json", "method.safetensors"
 DATASET, HARD, BASE = Path("store/dataset"), Path("store/negatives"), Path("store/models/base")
 
@@ -229,12 +230,12 @@ class Task(nn.Module):
         ids, mask = (
             torch.cat([_fit(getattr(g, name), longest) for g in groups]) for name in ("ids", "mask")
         )  # fmt: skip
-        order = lengths.argsort(stable=True)
-        parts = []
-        for rows in order.chunk(BUCKETS):
+        trunk, order, parts = self.encoder.text.trunk, lengths.argsort(stable=True), []
+        words = trunk.look_up(ids)  # once: the gradient of every look-up is a matrix of the whole vocabulary
+        for rows in order.chunk(max(BUCKETS, len(order) // BUCKET)):
             width = int(lengths[rows].max())
             with self.autocast():
-                parts.append(self.encoder.text.trunk(ids[rows, :width], mask[rows, :width]).float())
+                parts.append(trunk.encode(words[rows, :width], mask[rows, :width]).float())
         return torch.cat(parts)[order.argsort()]
 
     def scale(self) -> Tensor:

@@ -19,7 +19,6 @@ from training import checkpoint, train, trainer
 from training.config import TrainerConfig
 from training.distributed import Outputs
 from training.encoder import load_encoder
-from training.methods import METHODS
 from training.methods.clip import Clip
 from training.schedule import learning_rate
 from training.task import Task, Tokens
@@ -42,8 +41,8 @@ def fit(task: Task, **settings: object) -> list[dict[str, float]]:
     return trainer.fit(task, task.source(config, "unit"), config, name="unit", binding="b" * 64).history
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_trains_and_leaves_a_whole_model_folder(workspace: Path, method: str) -> None:
+@pytest.mark.parametrize("method", ["clip", "ce_clip"])
+def test_a_method_trains_and_leaves_a_whole_model_folder(workspace: Path, method: str) -> None:
     tiny.change_params(workspace, "starter.trainer", epochs=6, lr=1e-3, head_lr=1e-2)
     assert train.main([method]) == 0
     out = Path("store/models") / method

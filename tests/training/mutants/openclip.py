@@ -20,7 +20,7 @@ MUTANTS: list[tuple[str, str, str, str]] = [
     (BLOCKS, '"ln_1": "norm1"', '"ln_1": "norm2"', TEXT),
     (LOADER, 'and "exif" not in image.info', "", f"{PICTURES}::test_whole_pictures_are_those_of_evaluation"),
     (LOADER, "antialias=True", "antialias=False", f"{PICTURES}::test_crops_are_pillows_to_two_levels"),
-    ("training/task.py", "ids[rows, :width], mask[rows, :width]", "ids[rows], mask[rows]",
+    ("training/task.py", "words[rows, :width], mask[rows, :width]", "words[rows], mask[rows]",
      f"{COUNTS}::test_little_of_what_the_text_tower_computes_is_padding"),
     ("training/methods/ce_clip.py", "self.texts(captions, negatives, self.invalid.to(valid.device))",
      "self.texts(captions, negatives, self.invalid.to(valid.device), captions)[: len(captions.ids) + "
