@@ -50,7 +50,7 @@ def test_alignment_is_reproducible_and_finds_plain_colours(workspace: Path) -> N
 
 def test_sentence_features_equal_the_trunk(workspace: Path) -> None:
     from training.source import Source, load_products
-    from training.train import DATASET
+    from training.task import DATASET
 
     encoder = load_encoder(OUT)
     products = load_products(DATASET, "train")
