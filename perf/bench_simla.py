@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from perf import clips
 from perf.bench import Row, paired, speed_row, workspace
-from training import base, keywords
+from training import keywords, weights
 from training.config import EncoderConfig, TextWeights, TowerSpec
 from training.distributed import Outputs
 from training.encoder import DualEncoder
@@ -105,7 +105,7 @@ def row_by_row(logits: Tensor) -> Tensor:
 def encoder() -> DualEncoder:
     """A vision transformer of six layers and MiniLM's shape, random weights, MiniLM's words."""
     torch.manual_seed(0)
-    text, _, tokenizer = base.text_tower(TextWeights())
+    text, _, tokenizer = weights.text_tower(TextWeights())
     image = TowerSpec(kind="vit", arch="random", shape=VIT, mean=(127.0,) * 3, std=(64.0,) * 3)
     size = (GRID[0] * PATCH, GRID[1] * PATCH)
     text = dataclasses.replace(text, shape={**text.shape, "pool": "cls"})

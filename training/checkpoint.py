@@ -64,7 +64,7 @@ def _of(state: dict[str, Any], path: Path, binding: str) -> dict[str, Any]:
     found = str(state.get("binding", "?"))
     if found != binding:
         raise UserError(
-            f"{path}: a checkpoint of another configuration or other inputs ({found[:12]}, this run is {binding[:12]}). "
+            f"{path}: a checkpoint of another configuration or other inputs ({found[:12]}, not {binding[:12]}). "
             "Remove it to start over, or restore the params.yaml and inputs it was made with."
         )
     return state

@@ -89,8 +89,8 @@ class TrainerConfig:
         accumulate: micro-batches each process takes its rows in; the same result as in one piece, in less memory.
         lr, head_lr: peak learning rates of everything, and of heads and new modules where they differ.
         warmup: steps of linear warm-up from `lr_start`.
-        schedule: `cosine` falls from the warm-up's end to `lr_end` over all steps; `constant` stays; `epochs` is ALBEF's
-            and SIMLA's: warm-up in stairs of `warmup_unit` steps, the peak to the end of the first epoch, then cosine
+        schedule: `cosine` falls from the warm-up's end to `lr_end` over all steps; `constant` stays; `epochs` is
+            ALBEF's and SIMLA's: warm-up in stairs of `warmup_unit` steps, the peak to the end of the first epoch, then cosine
             by whole epochs.
         clip: greatest norm of all gradients together; larger ones are scaled down.
         ema: decay of an exponential moving average of what learns, which is then the trained model; 0 for none.

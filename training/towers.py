@@ -25,7 +25,6 @@ FOLDS = {
     "ConvBnAct": (("conv", "bn1"),),
     "EfficientNet": (("conv_stem", "bn1"), ("conv_head", "bn2")),
 }
-LITE0_BLOCKS = (1, 2, 2, 3, 3, 4, 1)  # per stage
 
 
 class Head(nn.Module):
@@ -268,49 +267,3 @@ class BertTrunk(nn.Module):
 def padding_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """(B, L) mask of tokens as an attention bias (B, 1, 1, L): 0 for tokens, a large negative number for padding."""
     return (1.0 - mask[:, None, None, :].to(dtype)) * -1e9
-
-
-def bert_state(source: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A Hugging Face BertModel's tensors under this module's names; the only token type is added to the positions."""
-    source = {key.removeprefix("bert."): value for key, value in source.items()}
-    names = {
-        "attention.output.dense": "out", "attention.output.LayerNorm": "norm1", "intermediate.dense": "up",
-        "output.dense": "down", "output.LayerNorm": "norm2",
-    }  # fmt: skip
-    token_type = source["embeddings.token_type_embeddings.weight"][0]
-    state = {
-        "words.weight": source["embeddings.word_embeddings.weight"],
-        "positions.weight": source["embeddings.position_embeddings.weight"] + token_type,
-        "norm.weight": source["embeddings.LayerNorm.weight"],
-        "norm.bias": source["embeddings.LayerNorm.bias"],
-    }
-    layers = sum(key.endswith("attention.self.query.weight") for key in source)
-    for i in range(layers):
-        prefix = f"encoder.layer.{i}"
-        for kind in ("weight", "bias"):
-            parts = [source[f"{prefix}.attention.self.{p}.{kind}"] for p in ("query", "key", "value")]
-            state[f"layers.{i}.qkv.{kind}"] = torch.cat(parts)
-            for theirs, ours in names.items():
-                state[f"layers.{i}.{ours}.{kind}"] = source[f"{prefix}.{theirs}.{kind}"]
-    return state
-
-
-def lite0_state(source: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of the packaged EfficientNet-Lite0 under the names of timm's `tf_efficientnet_lite0`."""
-    top = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
-    inner = {
-        "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw",
-        "_bn1": "bn2", "_project_conv": "conv_pwl", "_bn2": "bn3",
-    }  # fmt: skip
-    first = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-    places = [f"blocks.{s}.{b}" for s, count in enumerate(LITE0_BLOCKS) for b in range(count)]
-    state = {}
-    for key, value in source.items():
-        part, *rest = key.split(".")
-        if part == "_blocks":
-            index, name, *rest = rest
-            table = first if index == "0" else inner
-            state[".".join([places[int(index)], table[name], *rest])] = value
-        else:
-            state[".".join([top[part], *rest])] = value
-    return state

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from data.images import decode_rgb, in_threads, to_pixels
 from data.params import UserError
-from training.base import read_weights
 from training.features import read_jpegs
 from training.sampling import Integers, crops
 from training.source import Source
 from training.task import Batch
+from training.weights import read_weights
 
 SAMPLE = 2000  # pictures the k-means sees
 ROUNDS = 20  # of Lloyd's algorithm; assignments change little after that

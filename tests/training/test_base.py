@@ -57,7 +57,7 @@ def test_sentence_features_equal_the_trunk(workspace: Path) -> None:
     config = base.section(base.BaseConfig, "{preset}.base").align
     pictures = base.Features(encoder, DATASET, products.image_keys, "test")
     source = Source(products, encoder, pictures, config, base.Align.needs)
-    made = base.sentence_features(encoder, source)
+    made = base.sentence_features(encoder, source.texts)
     for place in (0, len(made) // 2, len(made) - 1):
         ids, mask = encoder.tokenize([source.texts.distinct[place]])
         with torch.no_grad():

@@ -15,9 +15,10 @@ from torch import nn
 from data.images import decode_rgb, to_pixels
 from data.params import UserError
 from tests.training import tiny
-from training import base
+from training import weights
 from training.config import ImageWeights, TextWeights, TowerSpec
-from training.towers import BertTrunk, Head, TimmTrunk, bert_state, fold_batch_norms
+from training.towers import BertTrunk, Head, TimmTrunk, fold_batch_norms
+from training.weights import bert_state
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -70,7 +71,7 @@ def test_bert_equals_transformers(workspace: Path) -> None:
     from transformers import BertModel
 
     theirs = BertModel.from_pretrained("tiny-bert", add_pooling_layer=False).eval()
-    spec, state, tokenizer = base.text_tower(TextWeights(weights="tiny-bert", max_tokens=16))
+    spec, state, tokenizer = weights.text_tower(TextWeights(weights="tiny-bert", max_tokens=16))
     ours = BertTrunk(spec).eval()
     ours.load_state_dict(state)
     tokenizer.enable_padding(pad_id=0)
@@ -96,7 +97,7 @@ def test_head_starts_linear_on_standardised_features() -> None:
 
 def test_packaged_image_weights_recognise_jeans() -> None:
     """All 296 tensors load strictly into timm's network, and it sees ImageNet's class 608 (jean) in catalog photos."""
-    spec, state = base.image_tower(ImageWeights())
+    spec, state = weights.image_tower(ImageWeights())
     assert len(state) == 296
     net = timm.create_model(spec.arch).eval()
     net.load_state_dict(state, strict=True)
@@ -116,7 +117,7 @@ def test_packaged_image_weights_recognise_jeans() -> None:
 
 def test_packaged_sentences_are_near_by_meaning() -> None:
     """Cosines stated for these weights: 0.62 (crimson gown), 0.19 (wallet), 0.90 (not red)."""
-    spec, state, tokenizer = base.text_tower(TextWeights())
+    spec, state, tokenizer = weights.text_tower(TextWeights())
     trunk = BertTrunk(spec).eval()
     trunk.load_state_dict(state)
     tokenizer.enable_padding(pad_id=0)
@@ -136,7 +137,7 @@ def test_a_pickle_that_runs_code_is_not_loaded(tmp_path: Path) -> None:
 
     torch.save({"weight": Deed()}, tmp_path / "bad.pth")
     with pytest.raises(UserError, match=r"bad\.pth: not readable as weights"):
-        base.read_weights(tmp_path / "bad.pth")
+        weights.read_weights(tmp_path / "bad.pth")
     assert not (tmp_path / "done").exists()
 
 
@@ -148,7 +149,7 @@ def test_weights_of_another_architecture(workspace: Path) -> None:
 
 def test_package_that_is_not_installed() -> None:
     with pytest.raises(UserError, match="the package no-such-weights is not installed"):
-        base.package_file("no-such-weights", ".pth")
+        weights.package_file("no-such-weights", ".pth")
 
 
 def test_bert_state_finds_prefixed_names(workspace: Path) -> None:

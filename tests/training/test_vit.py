@@ -12,10 +12,10 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
 from data.params import UserError
-from training.base import package_file
 from training.config import TowerSpec
 from training.pretrained import DINO, DINO_GRID, Towers, dino_state, image_tower, own_towers
 from training.vit import VitTrunk, resize_positions
+from training.weights import package_file
 
 CUT = "/backbone/layernorm/Add_1_output_0"
 

@@ -21,8 +21,8 @@ COLOURS = {"red": (220, 30, 30), "green": (30, 180, 60), "blue": (30, 60, 220), 
 ARTICLES = ("shirts", "shoes", "bags", "watches")
 DIGITS = "0123456789"
 WORDS = [
-    "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "$", "#", *COLOURS, *ARTICLES, "for", "men", "women", "brand", ",", *DIGITS,
-    *(f"##{digit}" for digit in DIGITS),
+    "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "$", "#", *COLOURS, *ARTICLES, "for", "men", "women", "brand", ",",
+    *DIGITS, *(f"##{digit}" for digit in DIGITS),
 ]  # fmt: skip
 VIT = "test_vit"
 TOWERS = {  # of the methods that build their own

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-METHOD, PSEUDO, SOURCE = "training/methods/lincir.py", "training/composing/pseudo_words.py", "training/composing/captions.py"
+METHOD, PSEUDO, SOURCE = (
+    "training/methods/lincir.py",
+    "training/composing/pseudo_words.py",
+    "training/composing/captions.py",
+)
 KEYWORDS, CORPUS, METRICS = "data/keywords.py", "data/corpus.py", "training/composing/questions.py"
 LINCIR, ANSWERS = "tests/training/test_lincir.py", "tests/training/test_lincir_answers.py"
 DATA = "tests/data/test_corpus.py"
