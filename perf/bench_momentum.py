@@ -8,7 +8,7 @@ import torch
 
 from perf import clips
 from perf.bench import Row, paired, speed_row
-from training.momentum import Teacher
+from training.fused.momentum import Teacher
 
 MOMENTUM = 0.995
 

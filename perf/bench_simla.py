@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from perf import clips
 from perf.bench import Row, paired, speed_row, workspace
-from training import keywords, weights
+from training import weights
 from training.config import EncoderConfig, TextWeights, TowerSpec
 from training.distributed import Outputs
 from training.encoder import DualEncoder
-from training.fusion import initialise
+from training.fused import keywords
+from training.fused.fusion import initialise
 from training.methods.simla import Simla, distilled, match
 from training.source import Source
 from training.task import Batch

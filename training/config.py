@@ -90,8 +90,8 @@ class TrainerConfig:
         lr, head_lr: peak learning rates of everything, and of heads and new modules where they differ.
         warmup: steps of linear warm-up from `lr_start`.
         schedule: `cosine` falls from the warm-up's end to `lr_end` over all steps; `constant` stays; `epochs` is
-            ALBEF's and SIMLA's: warm-up in stairs of `warmup_unit` steps, the peak to the end of the first epoch, then cosine
-            by whole epochs.
+            ALBEF's and SIMLA's: warm-up in stairs of `warmup_unit` steps, the peak to the end of the first epoch, then
+            cosine by whole epochs.
         clip: greatest norm of all gradients together; larger ones are scaled down.
         ema: decay of an exponential moving average of what learns, which is then the trained model; 0 for none.
         title_share: chance that an epoch shows a product with its title and not its derived caption.

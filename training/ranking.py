@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -46,6 +49,30 @@ def ranks(left: Embeddings, right: Embeddings, pairs: Integers) -> tuple[Integer
         rows.index_add_(0, x, -(known >= row_bar[x]).long())
         columns.index_add_(0, y, -(known >= column_bar[y]).long())
     return rows.numpy(), columns.numpy()
+
+
+def ranks_without_own(
+    queries: Embeddings, photos: Embeddings, own: Integers, right: Sequence[Sequence[int]]
+) -> Integers:
+    """Pessimistic rank (N,) of each query's best right photo, 1 is best; scores within TIE count as equal.
+
+    Args:
+        queries, photos: unit vectors (N, D) and (G, D).
+        own: (N,) place of the query's own photo among `photos`: neither right nor wrong, as if it were not there.
+        right: places of the right photos of each query, at least one.
+    """
+    found = np.empty(len(queries), np.int64)
+    for start in range(0, len(queries), BLOCK):
+        part = slice(start, start + BLOCK)
+        scores = queries[part] @ photos.T
+        rows = np.arange(len(scores))
+        correct = np.zeros(scores.shape, dtype=bool)
+        counts = [len(places) for places in right[part]]
+        correct[np.repeat(rows, counts), list(itertools.chain.from_iterable(right[part]))] = True
+        scores[rows, own[part]] = -np.inf
+        best = np.where(correct, scores, -np.inf).max(1, keepdims=True)
+        found[part] = 1 + ((scores >= best - TIE) & ~correct).sum(1)
+    return found
 
 
 def _best(scores, index, size: int):  # type: ignore[no-untyped-def]  # torch stays out of this module's imports

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from training.config import EncoderConfig, TowerSpec
 from training.encoder import DualEncoder
-from training.fusion import initialise
+from training.fused.fusion import initialise
 from training.methods.simla import Simla
 from training.task import Tokens
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from training.config import EncoderConfig, TowerSpec
 from training.encoder import DualEncoder
-from training.fusion import initialise
+from training.fused.fusion import initialise
+from training.fused.pretrained import Towers
 from training.methods.syncmask import SyncMask
-from training.pretrained import Towers
 from training.task import Batch, Tokens
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

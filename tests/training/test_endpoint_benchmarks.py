@@ -20,8 +20,9 @@ from tests.training.builders import (
 from training import labels, zero_shot
 from training.benchmarks import BENCHMARKS
 from training.benchmarks.attributes import recalls
-from training.benchmarks.composed_retrieval import BLOCK, ranks
 from training.outcomes import cells, column, outcome_table
+from training.ranking import BLOCK
+from training.ranking import ranks_without_own as ranks
 
 COMPOSED, ATTRIBUTES = BENCHMARKS["composed_retrieval"], BENCHMARKS["attributes"]
 

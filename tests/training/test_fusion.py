@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.fusion import CrossAttention, Fusion, MlmHead
+from training.fused.fusion import CrossAttention, Fusion, MlmHead
 from training.towers import BertLayer, padding_bias
 
 WIDTH, HEADS, SOURCE = 32, 4, 24

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from tests.training import sync_tiny
 from training.config import TrainerConfig
-from training.grouped_source import GroupedSource, Grouping
-from training.grouping import Rule
+from training.fused.grouped_source import GroupedSource, Grouping
+from training.fused.grouping import Rule
 from training.sampling import epoch_batches
 from training.source import Products
 

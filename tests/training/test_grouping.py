@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.grouping import Collected, Rule, chain, mini_batches, negatives, regroup, take_in, text_ids
+from training.fused.grouping import Collected, Rule, chain, mini_batches, negatives, regroup, take_in, text_ids
 
 S = np.array([
     [.80, .95, .82, .75, .30, .20], [.90, .78, .40, .35, .60, .10], [.50, .45, .85, .70, .25, .88],

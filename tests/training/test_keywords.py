@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.training import small_simla as small
-from training.keywords import concepts, dropped_ids, multi_hot, vote, words_at
+from training.fused.keywords import concepts, dropped_ids, multi_hot, vote, words_at
 
 
 def test_keyword_voting_by_hand() -> None:

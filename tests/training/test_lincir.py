@@ -23,12 +23,12 @@ from tests.training.lincir_builders import (
     tokenised,
     train,
 )  # fmt: skip
-from training.benchmarks.composed_retrieval import ranks
 from training.composing.captions import cached_targets, fingerprint
 from training.composing.pseudo_words import MarkedTexts, features, pseudo_id
 from training.composing.questions import average_precision, hits, merged
 from training.encoder import DualEncoder
 from training.methods.lincir import LinCir, Phi, noise, smp
+from training.ranking import ranks_without_own as ranks
 from training.steps import backward
 from training.task import Tokens
 from training.trainer import make_optimiser

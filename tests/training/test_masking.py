@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.masking import UNLABELLED, bert_mask, block_mask, gumbel_top_k, replace_tokens
+from training.fused.masking import UNLABELLED, bert_mask, block_mask, gumbel_top_k, replace_tokens
 
 GRID, COUNT, LEAST = 16, 75, 16
 

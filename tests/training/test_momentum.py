@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from data.params import UserError
-from training.momentum import NOBODY, Queue, Teacher
+from training.fused.momentum import NOBODY, Queue, Teacher
 
 
 class Scalar(nn.Module):

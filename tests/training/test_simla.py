@@ -11,14 +11,14 @@ from torch import Tensor
 from data.params import UserError
 from tests.training import small_simla as small
 from tests.training.small_simla import gradients, step
-from training.alignment import contrast, distilled, hard_negatives, match, per_row
 from training.config import TrainerConfig
-from training.keywords import vote, words_at
+from training.fused.alignment import contrast, distilled, hard_negatives, match, per_row
+from training.fused.keywords import vote, words_at
+from training.fused.momentum import Queue
+from training.fused.single_stream import read_words
 from training.methods import simla
 from training.methods.simla import Simla
-from training.momentum import Queue
 from training.schedule import learning_rate
-from training.single_stream import read_words
 
 # 1. Teacher isolation and EMA
 

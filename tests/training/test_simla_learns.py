@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.training import small_simla as small
-from training.alignment import embedding
+from training.fused.alignment import embedding
 from training.task import Tokens
 
 COLOURS = {

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from tests.training import small_simla as small
 from tests.training.small_simla import gradients, step
+from training.fused.single_stream import read_patches, read_text, read_words
 from training.methods import simla
 from training.methods.simla import Simla
-from training.single_stream import read_patches, read_text, read_words
 from training.task import Tokens
 
 

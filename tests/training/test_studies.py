@@ -140,7 +140,7 @@ def test_every_study_is_whole(name: str) -> None:
     assert set(found.against) | set(found.against.values()) <= set(found.arms)
     assert len(found.seeds) >= 3
     assert found.headline
-    assert all(Path(path).is_file() for path in found.code)
+    assert all(Path(path).exists() for path in found.code)
 
 
 def test_all_studies_take_about_four_hours_at_most() -> None:

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models
 from torch import Tensor
 
 from data.params import UserError
-from training.sync_masks import (
+from training.fused.sync_masks import (
     Score,
     Vocabulary,
     attention_maps,

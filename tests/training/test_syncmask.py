@@ -13,10 +13,9 @@ from torch import Tensor
 
 from tests.training import sync_tiny
 from tests.training.sync_tiny import clone, hide, some, task
-from training.grouping import chain, negatives
-from training.methods.syncmask import MIX, PATCHES, WORDS, SyncMask
-from training.momentum import NOBODY
-from training.multimodal import (
+from training.fused.grouping import chain, negatives
+from training.fused.momentum import NOBODY
+from training.fused.multimodal import (
     fit_heads,
     in_buckets,
     mim_loss,
@@ -24,7 +23,8 @@ from training.multimodal import (
     normalised_pixels,
     read_texts,
 )  # fmt: skip
-from training.product_itc import grit_itc, momentum_itc, product_targets
+from training.fused.product_itc import grit_itc, momentum_itc, product_targets
+from training.methods.syncmask import MIX, PATCHES, WORDS, SyncMask
 from training.task import Outputs
 
 S3 = torch.tensor([[0.80, 0.95, 0.82], [0.90, 0.78, 0.40], [0.50, 0.45, 0.85]])

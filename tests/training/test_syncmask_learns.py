@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from tests.training import sync_tiny
+from training.fused.sync_masks import pool_pieces, word_scores
 from training.methods.syncmask import SyncMask
-from training.sync_masks import pool_pieces, word_scores
 from training.task import Batch
 
 KINDS, ROWS, STEPS, SEEDS, HELD_OUT = 8, 16, 350, 3, 128

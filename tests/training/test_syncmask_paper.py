@@ -7,8 +7,8 @@ import torch
 
 from training import trainer
 from training.config import TrainerConfig
+from training.fused.pretrained import Towers
 from training.methods.syncmask import SyncMask
-from training.pretrained import Towers
 from training.steps import backward
 from training.task import Tokens
 

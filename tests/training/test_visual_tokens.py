@@ -15,9 +15,9 @@ from data.images import to_pixels
 from data.params import UserError
 from tests.training import small_simla as small
 from training.config import TrainerConfig
+from training.fused.visual_tokens import Dvae, PatchCodes, TwoViews, lloyd, load_dvae
 from training.methods.simla import Simla
 from training.source import Products, Source, crop_box
-from training.visual_tokens import Dvae, PatchCodes, TwoViews, lloyd, load_dvae
 
 SIDE = 16
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from data.params import UserError
 from training.config import TowerSpec
-from training.pretrained import DINO, DINO_GRID, Towers, dino_state, image_tower, own_towers
+from training.fused.pretrained import DINO, DINO_GRID, Towers, dino_state, image_tower, own_towers
 from training.vit import VitTrunk, resize_positions
 from training.weights import package_file
 

@@ -12,19 +12,14 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from data.params import UserError
 from training.outcomes import Benchmark, Examinee, Question, outcome_table
-from training.ranking import TIE
+from training.ranking import Integers, ranks_without_own
 
 NAME = "composed_retrieval"
 AT = (1, 5, 10)
-BLOCK = 256  # queries scored at once: BLOCK x photos numbers of memory
-
-Vectors = npt.NDArray[np.float32]
-Integers = npt.NDArray[np.int64]
 
 
 def score(items: pa.Table, examinee: Examinee) -> pa.Table:
@@ -38,34 +33,12 @@ def score(items: pa.Table, examinee: Examinee) -> pa.Table:
         slices = changed if k == AT[-1] else None
         return outcome_table(NAME, metric, items, rank <= k, rank.astype(np.float64), slices)
 
-    composed = ranks(examinee.compose(keys, conditions), photos, own, right)
+    composed = ranks_without_own(examinee.compose(keys, conditions), photos, own, right)
     return pa.concat_tables([
         *(table(f"R@{k}", k, composed) for k in AT),
-        table(f"image_only_R@{AT[-1]}", AT[-1], ranks(examinee.images(keys), photos, own, right)),
-        table(f"text_only_R@{AT[-1]}", AT[-1], ranks(examinee.texts(conditions), photos, own, right)),
+        table(f"image_only_R@{AT[-1]}", AT[-1], ranks_without_own(examinee.images(keys), photos, own, right)),
+        table(f"text_only_R@{AT[-1]}", AT[-1], ranks_without_own(examinee.texts(conditions), photos, own, right)),
     ])  # fmt: skip
-
-
-def ranks(queries: Vectors, photos: Vectors, own: Integers, right: Sequence[Sequence[int]]) -> Integers:
-    """Pessimistic rank (N,) of each query's best right photo, 1 is best; scores within TIE count as equal.
-
-    Args:
-        queries, photos: unit vectors (N, D) and (G, D).
-        own: (N,) place of the query's own photo among `photos`: neither right nor wrong, as if it were not there.
-        right: places of the right photos of each query, at least one.
-    """
-    found = np.empty(len(queries), np.int64)
-    for start in range(0, len(queries), BLOCK):
-        part = slice(start, start + BLOCK)
-        scores = queries[part] @ photos.T
-        rows = np.arange(len(scores))
-        correct = np.zeros(scores.shape, dtype=bool)
-        counts = [len(places) for places in right[part]]
-        correct[np.repeat(rows, counts), list(itertools.chain.from_iterable(right[part]))] = True
-        scores[rows, own[part]] = -np.inf
-        best = np.where(correct, scores, -np.inf).max(1, keepdims=True)
-        found[part] = 1 + ((scores >= best - TIE) & ~correct).sum(1)
-    return found
 
 
 def _places(

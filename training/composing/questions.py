@@ -14,9 +14,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from data.suites_composed import CHANGES, composed
-from training.benchmarks.composed_retrieval import ranks
 from training.encoder import DualEncoder, embed_images
-from training.ranking import TIE
+from training.ranking import TIE, ranks_without_own
 from training.source import IMAGES, PRODUCTS
 from training.task import DATASET
 
@@ -73,7 +72,7 @@ def val_retrieval(encoder: DualEncoder, compose: Compose) -> dict[str, float]:
         return {}
     gallery = embed_images(encoder, DATASET / IMAGES, asked.gallery, "validation")
     queries = compose(DATASET / IMAGES, asked.references, asked.conditions)
-    rank = ranks(queries, gallery, asked.own, asked.right)
+    rank = ranks_without_own(queries, gallery, asked.own, asked.right)
     precision = [
         average_precision(hits(gallery @ query, own, right), AT[-1], len(right))
         for query, own, right in zip(queries, asked.own, asked.right, strict=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from training.distributed import Outputs
 from training.losses import itc
-from training.task import Batch, Task
+from training.task import BASE, DATASET, Batch, Task
 
 
 class Clip(Task):
@@ -20,6 +20,7 @@ class Clip(Task):
 
     needs = frozenset({"image", "caption"})
     stage = "train@clip"
+    inputs = (DATASET, BASE)
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Config:

@@ -49,7 +49,7 @@ class LinCir(Composer):
     """LinCIR: φ is all that learns; no picture is seen before the first question."""
 
     needs = frozenset()
-    stage = "train_lincir"
+    stage = "train@lincir"
     inputs = (CORPUS, DATASET, BASE)
 
     @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -25,20 +25,21 @@ import torch
 from torch import Tensor, nn
 
 from data.params import UserError
-from training import distributed, keywords
-from training.alignment import contrast, distilled, embedding, hard_negatives, match, per_row
+from training import distributed
 from training.config import TrainerConfig
 from training.distributed import Outputs
 from training.encoder import DualEncoder
-from training.fusion import Fusion, MlmHead, initialise
-from training.keywords import Drop
-from training.masking import bert_mask, block_mask
-from training.momentum import Queue, Teacher
-from training.pretrained import Towers, own_towers
-from training.single_stream import read_patches, read_text, read_words
+from training.fused import keywords
+from training.fused.alignment import contrast, distilled, embedding, hard_negatives, match, per_row
+from training.fused.fusion import Fusion, MlmHead, initialise
+from training.fused.keywords import Drop
+from training.fused.masking import bert_mask, block_mask
+from training.fused.momentum import Queue, Teacher
+from training.fused.pretrained import Towers, own_towers
+from training.fused.single_stream import read_patches, read_text, read_words
+from training.fused.visual_tokens import Dvae, PatchCodes, TwoViews, catalog_pixels, load_dvae
 from training.source import IMAGES, Batches, load_products, product_source
 from training.task import DATASET, Batch, Task, Tokens
-from training.visual_tokens import Dvae, PatchCodes, TwoViews, catalog_pixels, load_dvae
 
 Level = Literal["itm", "mlm", "mim", "psl"]
 _WORDS, _PATCHES, _NEGATIVES = range(3)  # purposes of chance
@@ -49,7 +50,7 @@ class Simla(Task):
     """SIMLA in pre-training on the catalog's pairs."""
 
     needs = frozenset({"image", "caption"})
-    stage = "train_simla"
+    stage = "train@simla"
     inputs = (DATASET,)
     saved = ("fusion", "itm", "mlm", "mim", "concept", "visual")
 

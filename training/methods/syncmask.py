@@ -3,7 +3,7 @@
 Song, Hwang, Yoon, Choi, Gu, CVPR 2024, arXiv 2404.01156; built on ALBEF (arXiv 2107.07651) and GRIT-VLP (2208.04060).
 Confirmed of the paper are its ideas and losses; ratios, scores and the target of MIM are choices, each a setting here.
 Tags of settings: [A] ALBEF's code, [G] GRIT-VLP's code, [F] FashionSAP's code, [choice] not settled by a source.
-    I, T, Î, T̂   image, text, and both masked by M_v, M_w (training.sync_masks)
+    I, T, Î, T̂   image, text, and both masked by M_v, M_w (training.fused.sync_masks)
     E_v image encoder (ViT), E_t lower and E_f upper BERT layers, E_f with cross-attention to E_v(·), fed with E_t(·)
     f, t (B, d)   normalised projections of the image's [CLS] and of the text; ' marks the teacher, the student's EMA
     L = L_itc(f, t, f', t', queues) + L_itm(E_f(T, I)) + L_mlm(E_f(T̂, I)) + L_mim(decoder(E_v(Î), E_t(T)))
@@ -27,12 +27,12 @@ from data.params import UserError
 from training.config import TrainerConfig
 from training.distributed import Outputs
 from training.encoder import DualEncoder
-from training.fusion import MlmHead, initialise
-from training.grouped_source import KINDS_OF_PICK, GroupedSource, Grouping
-from training.grouping import Negatives, Rule, negatives
-from training.masking import replace_tokens
-from training.momentum import Queue, Teacher
-from training.multimodal import (
+from training.fused.fusion import MlmHead, initialise
+from training.fused.grouped_source import KINDS_OF_PICK, GroupedSource, Grouping
+from training.fused.grouping import Negatives, Rule, negatives
+from training.fused.masking import replace_tokens
+from training.fused.momentum import Queue, Teacher
+from training.fused.multimodal import (
     MimDecoder,
     MimTarget,
     Multimodal,
@@ -45,10 +45,9 @@ from training.multimodal import (
     normalised_pixels,
     read_texts,
 )
-from training.pretrained import Towers, own_towers
-from training.product_itc import grit_itc, momentum_itc, product_targets
-from training.source import Batches, product_source
-from training.sync_masks import (
+from training.fused.pretrained import Towers, own_towers
+from training.fused.product_itc import grit_itc, momentum_itc, product_targets
+from training.fused.sync_masks import (
     Maps,
     MaskRule,
     Masks,
@@ -58,9 +57,10 @@ from training.sync_masks import (
     draw_masks,
     feature_logits,
 )
+from training.fused.visual_tokens import Dvae, load_dvae
+from training.source import Batches, product_source
 from training.task import DATASET, Batch, Task, Tokens
 from training.towers import BertLayer, padding_bias
-from training.visual_tokens import Dvae, load_dvae
 
 PATCHES, WORDS, MIX, REPLACE, NEGATIVE = range(5)  # purposes of chance
 SECTION = "methods.syncmask"
@@ -80,7 +80,7 @@ class SyncMask(Task):
     """SyncMask-style pretraining. State: teacher and queues; the order of batches is the source's."""
 
     needs = frozenset({"image", "caption", "product", "text"})
-    stage = "train_syncmask"
+    stage = "train@syncmask"
     inputs = (DATASET,)
     saved = ("fusion", "itm", "mlm", "mim")
 
@@ -98,7 +98,7 @@ class SyncMask(Task):
             queue: pairs of the queue, a multiple of the batch; FashionGen has too few products for 65,536 [choice].
             alpha: weight of the teacher in ITC's targets, ramped up over the first epoch [A].
             consistency: weight of GRIT's consistency term [G].
-            score: how patches and words are scored, see `training.sync_masks` [choice]; `random` is the ablation.
+            score: how patches and words are scored, see `training.fused.sync_masks` [choice]; `random` is the ablation.
             synchronised: which masks follow the scores; the other one is random (ablation).
             layers: layers of E_f whose attention is averaged, -1 the last; none for all [choice].
             feature_tau: temperature of the cosines of `score=feature` [choice].
@@ -112,7 +112,7 @@ class SyncMask(Task):
             mim_layers: blocks of MIM's decoder [choice].
             dvae, codes: file with the encoder of a dVAE and how many codes it has, for `mim=dvae`.
             batches: `grouped` as GRIT, or `random` in every epoch (ablation).
-            hard, margin, window: which neighbour is hard enough, see `training.grouping.Rule` [choice].
+            hard, margin, window: which neighbour is hard enough, see `training.fused.grouping.Rule` [choice].
             collect, space: pairs collected before they are grouped, and elements per chain [G configs/Pretrain.yaml].
             draw_negatives: ITM negatives in proportion to similarity [A] in place of the nearest allowed [G].
         """

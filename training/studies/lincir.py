@@ -122,7 +122,7 @@ STUDY = Study(
     headline=tuple((composed_retrieval.NAME, f"R@{k}", "") for k in (1, 10)),
     code=(
         "training/studies/pic2word.py", "training/methods/lincir.py", "training/composing/pseudo_words.py",
-        "training/composing/captions.py", "training/benchmarks/composed_retrieval.py",
+        "training/composing/captions.py", "training/ranking.py",
     ),
     note="Right are photos of products that differ from the asked one in exactly the wished attribute; its own photo "
     "is taken out. Text, image and sum learn nothing: their seeds are one and the same run.",

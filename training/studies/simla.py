@@ -26,8 +26,8 @@ from training.benchmarks import catalog_retrieval, compositional
 from training.config import TrainerConfig
 from training.encoder import DualEncoder, embed_texts
 from training.features import read_jpegs
+from training.fused.pretrained import Towers, own_towers
 from training.methods import METHODS
-from training.pretrained import Towers, own_towers
 from training.sampling import Integers, epoch_batches
 from training.source import IMAGES, Pixels, Products, Source, load_products
 from training.studies.study import Study
@@ -186,11 +186,7 @@ STUDY = Study(
         ("catalog_retrieval", "i2t_R@10", ""),
         ("compositional", "accuracy", ""),
     ),
-    code=(
-        "training/methods/simla.py", "training/alignment.py", "training/single_stream.py", "training/keywords.py",
-        "training/visual_tokens.py", "training/fusion.py", "training/momentum.py", "training/masking.py",
-        "training/vit.py", "training/pretrained.py", "training/source.py", "training/sampling.py",
-    ),
+    code=("training/methods/simla.py", "training/fused", "training/vit.py", "training/source.py"),
     note=(
         f"{STEPS} steps of {TRAINER.batch} pairs at most: the paper trains on 4 million pairs for 30 epochs, from "
         "larger towers. Equal steps are not equal cost: a step with all levels costs about four times one of "

@@ -30,7 +30,7 @@ class Study:
         run: outcomes (`training.outcomes.SCHEMA`) of one arm and seed on the test items.
         seconds: about how long a run takes on two cores.
         headline: (benchmark, metric, slice) of the numbers that the README and the plot show.
-        code: files besides the study's own that its outcomes depend on; a change makes its runs anew.
+        code: files and folders besides the study's own that its outcomes depend on; a change makes its runs anew.
         note: what a reader must know to weigh the numbers.
     """
 

@@ -1,6 +1,6 @@
 """Mistakes that the exams of `compose` and `attributes`, their suites and their gate must not survive."""
 
-RANKS = "training/benchmarks/composed_retrieval.py"
+RANKS = "training/ranking.py"
 ATTRIBUTES = "training/benchmarks/attributes.py"
 SUITE = "data/suites_composed.py"
 BENCH, GATE = "tests/training/test_endpoint_benchmarks.py", "tests/training/test_gate.py"

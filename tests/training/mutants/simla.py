@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-METHOD, STREAM, LOSSES = "training/methods/simla.py", "training/single_stream.py", "training/alignment.py"
-WORDS, CODES, MASKS = "training/keywords.py", "training/visual_tokens.py", "training/masking.py"
-FUSION, MOMENTUM, TOWERS = "training/fusion.py", "training/momentum.py", "training/towers.py"
+METHOD, STREAM, LOSSES = "training/methods/simla.py", "training/fused/single_stream.py", "training/fused/alignment.py"
+WORDS, CODES, MASKS = "training/fused/keywords.py", "training/fused/visual_tokens.py", "training/fused/masking.py"
+FUSION, MOMENTUM, TOWERS = "training/fused/fusion.py", "training/fused/momentum.py", "training/towers.py"
 S, T, K = (f"tests/training/test_{name}.py" for name in ("simla", "single_stream", "keywords"))
 V, M, B = (f"tests/training/test_{name}.py" for name in ("visual_tokens", "momentum", "masking"))
 QUEUED = 'self._new = o["f_teacher"].detach(), o["t_teacher"].detach()'

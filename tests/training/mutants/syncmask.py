@@ -1,7 +1,7 @@
 """Mistakes that SyncMask's masks, groups and losses must not survive."""
 
-MASKS, METHOD, FUSED = "training/sync_masks.py", "training/methods/syncmask.py", "training/multimodal.py"
-GROUPS, SOURCE, ITC = "training/grouping.py", "training/grouped_source.py", "training/product_itc.py"
+MASKS, METHOD, FUSED = "training/fused/sync_masks.py", "training/methods/syncmask.py", "training/fused/multimodal.py"
+GROUPS, SOURCE, ITC = "training/fused/grouping.py", "training/fused/grouped_source.py", "training/fused/product_itc.py"
 SCORES, CHAIN = "tests/training/test_sync_masks.py", "tests/training/test_grouping.py"
 WHOLE, EPOCHS = "tests/training/test_syncmask.py", "tests/training/test_grouped_source.py"
 

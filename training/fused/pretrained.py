@@ -19,7 +19,7 @@ from torch import Tensor
 from data.params import UserError
 from training.config import EncoderConfig, TextWeights, TowerSpec
 from training.encoder import DualEncoder
-from training.fusion import initialise
+from training.fused.fusion import initialise
 from training.vit import resize_positions
 from training.weights import package_file, read_weights, text_tower
 

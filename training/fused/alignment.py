@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.momentum import Queue
+from training.fused.momentum import Queue
 
 
 def embedding(tower: Any, features: Tensor) -> Tensor:

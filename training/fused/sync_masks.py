@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data.params import UserError
+from training.fused.masking import gumbel_top_k
 from training.losses import MASKED
-from training.masking import gumbel_top_k
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

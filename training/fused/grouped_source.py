@@ -1,8 +1,8 @@
 """Batches of near neighbours: an epoch reads the order that was made of what the epoch before it collected.
 
 Epoch 0 is random. Every step of an epoch notes the student's features of its rows; a full queue of them is chained
-into near neighbours (`training.grouping`), and so is what is left at the epoch's end. Several processes see the same
-gathered features and so make the same order. The order is state: a resumed run gets it from the checkpoint.
+into near neighbours (`training.fused.grouping`), and so is what is left at the epoch's end. Several processes see the
+same gathered features and so make the same order. The order is state: a resumed run gets it from the checkpoint.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from training.distributed import Outputs
-from training.grouping import Collected, Picks, Rule, mini_batches, regroup, take_in, text_ids
+from training.fused.grouping import Collected, Picks, Rule, mini_batches, regroup, take_in, text_ids
 from training.sampling import TYPES, Integers, draws, epoch_batches
 from training.source import Source
 from training.task import Batch

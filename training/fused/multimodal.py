@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from training import distributed
 from training.distributed import Outputs
 from training.encoder import DualEncoder
-from training.fusion import Fusion, initialise
-from training.grouping import Negatives
+from training.fused.fusion import Fusion, initialise
+from training.fused.grouping import Negatives
 from training.task import Batch, Tokens
 from training.towers import BertLayer, BertTrunk, padding_bias
 

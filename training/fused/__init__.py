@@ -1,0 +1,1 @@
+"""What `syncmask` and `simla` are made of: towers of their own, cross-attention, teacher, queues, masks."""
