@@ -40,6 +40,16 @@ class Workspace:
         settings = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
         settings["starter"]["base"]["align"] |= {"epochs": 4, "batch": 64, "warmup": 4}
         settings["starter"]["trainer"] |= {"epochs": 2, "batch": 64, "warmup": 2, "checkpoint_every": 1}
+        methods = settings["starter"]["methods"]
+        methods["negclip"]["trainer"] = {"epochs": 1, "batch": 32}
+        methods["cma_clip"]["trainer"]["epochs"] = 1
+        methods["lincir"]["steps"] = 4
+        methods["lincir"]["trainer"]["batch"] = 64
+        for name in ("syncmask", "simla"):
+            methods[name]["queue"] = 64
+            methods[name]["towers"] |= {"image_layers": 2, "text_layers": 2}
+            methods[name]["trainer"] |= {"epochs": 1, "batch": 32, "warmup": 1, "frozen": ["text.trunk.words"]}
+        methods["syncmask"] |= {"fusion_layer": 1, "fit_heads": 64}
         (root / "params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
         subprocess.run(["git", "init", "-q"], cwd=root, check=True)
         dvc.call("init", "-q", cwd=root)

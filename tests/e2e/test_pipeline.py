@@ -11,6 +11,8 @@ import yaml
 from small_catalog import Workspace, tree
 
 from data import record
+from training.champion import ENDPOINTS
+from training.methods import METHODS
 
 
 def test_demo_goes_the_whole_way(workspace: Workspace) -> None:
@@ -21,9 +23,11 @@ def test_demo_goes_the_whole_way(workspace: Workspace) -> None:
     told = done.stdout
     assert "400 accepted" in told, told[-3000:] + done.stderr[-3000:]
     cell = r"\s+\d+\.\d \(\d+\.\d-\d+\.\d\)"  # a value with its interval, in percent
-    for metric in ("title to photo R@10", "compositional accuracy"):
-        assert re.search(metric + 3 * cell, told), "base, clip and ce_clip"
-    for method in ("clip", "ce_clip"):
+    for endpoint, methods in ENDPOINTS.items():
+        table = told.split(f"{endpoint}, test split, %")[1].split("verdict")[0]
+        for name in ("base", *methods):
+            assert re.search(rf"{name}\s*{cell}", table), f"{name} at {endpoint}"
+    for method in METHODS:
         assert re.search(rf"verdict\s+{method}: (pass|fail|inconclusive)", told)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -59,7 +60,7 @@ def test_an_arm_may_have_a_rival_of_its_own_and_slices_are_told_apart() -> None:
 
     three = {**{k: sliced(v) for k, v in OUTCOMES.items()}, ("c", 0): sliced([0] * 4), ("c", 1): sliced([0] * 4)}
     arms = {"a": "1", "b": "2", "c": "3"}
-    found = analyse(study(arms=arms, against={"c": "b"}), three)
+    found = analyse(study(arms=arms, against={"c": ("b",)}), three)
     pairs = {(d["arm"], d["against"], d["slice"]): d["value"] for d in found["differences"]}
     assert pairs == {
         ("b", "a", ""): 0.25, ("c", "b", ""): -0.625, ("b", "a", "x"): 0.25, ("c", "b", "x"): -1.0,
@@ -137,7 +138,7 @@ def test_every_study_is_whole(name: str) -> None:
     found = load(name)
     assert found.name == name
     assert found.reference in found.arms
-    assert set(found.against) | set(found.against.values()) <= set(found.arms)
+    assert {*found.against, *itertools.chain(*found.against.values())} <= set(found.arms)
     assert len(found.seeds) >= 3
     assert found.headline
     assert all(Path(path).exists() for path in found.code)

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import gzip
 import json
+import os
 import tempfile
 from itertools import product
 from pathlib import Path
@@ -39,7 +40,8 @@ from training.studies.study import Study
 from training.task import BASE, DATASET, HARD, Task
 from training.texts import Texts, sentence_features
 
-SUITES, NLVR = Path("store/suites"), Path("../shared/data/benchmarks/nlvr")
+SUITES = Path("store/suites")
+NLVR = Path(os.environ.get("FITTINGROOM_BENCHMARKS", "store/benchmarks")) / "nlvr"
 # The text trunk part by part and not as `text.trunk`: so the source leaves its features to `text_features` here.
 FROZEN = ("image.trunk", "text.trunk.words", "text.trunk.positions", "text.trunk.norm", "text.trunk.layers")
 # Of 16 epochs at 3e-4 and 6 at 1e-4 the one after which CE-CLIP does better on the validation split; the same for all.
@@ -208,7 +210,7 @@ STUDY = Study(
     ),
     arms=ARMS,
     reference="clip",
-    against={"ce_clip": "negclip"},
+    against={"ce_clip": ("clip", "negclip", "negclip catalog")},
     run=run,
     seconds=75,
     headline=(

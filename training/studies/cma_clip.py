@@ -152,7 +152,7 @@ STUDY = Study(
     "than concatenation, and is robust to noise in either.",
     arms=ARMS,
     reference="CMA-CLIP",
-    against={"concatenation, noisy": "CMA-CLIP, noisy"},
+    against={"concatenation, noisy": ("CMA-CLIP, noisy",)},
     run=run,
     seconds=45,
     headline=(

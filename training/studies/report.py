@@ -51,7 +51,9 @@ def headline(study: Study, found: dict[str, Any]) -> str:
         for key in chosen:
             number = next(n for n in found["numbers"] if _key(n) == key and n["arm"] == arm)
             against = [d for d in found["differences"] if _key(d) == key and d["arm"] == arm]
-            cells.append(f"{100 * number['value']:.1f}" + "".join(f"<br>{_points(d)}" for d in against))
+            cells.append(
+                f"{100 * number['value']:.1f}" + "".join(f"<br>{_points(d)}{_whom(d, against)}" for d in against)
+            )
         rows.append([arm, *cells])
     return _table(header, rows)
 
@@ -91,6 +93,11 @@ def write_readme(studies: Sequence[Study], readme: Path = README) -> None:
 
 def _key(row: dict[str, Any]) -> tuple[str, str, str]:
     return row["benchmark"], row["metric"], row["slice"]
+
+
+def _whom(difference: dict[str, Any], all_of_arm: Sequence[dict[str, Any]]) -> str:
+    """The rival's name where an arm has several."""
+    return f" {difference['against']}" if len(all_of_arm) > 1 else ""
 
 
 def _title(row: dict[str, Any]) -> str:

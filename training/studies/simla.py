@@ -175,7 +175,7 @@ STUDY = Study(
     },
     reference="itc 100%",
     against={
-        f"{level} {share}%": f"{before} {share}%"
+        f"{level} {share}%": (f"{before} {share}%",)
         for share in SHARES
         for before, level in zip(LADDER, list(LADDER)[1:], strict=False)
     },

@@ -25,7 +25,7 @@ class Study:
         name, title: of its files and its heading.
         claim: what the paper says, in a sentence.
         arms: {name: what it is}; same data, budget and towers in all of them.
-        reference: the arm that the others are compared with; `against` names another one for some arms.
+        reference: the arm that the others are compared with; `against` names others for some arms.
         seeds: every arm runs with each.
         run: outcomes (`training.outcomes.SCHEMA`) of one arm and seed on the test items.
         seconds: about how long a run takes on two cores.
@@ -43,14 +43,13 @@ class Study:
     seconds: float
     headline: tuple[Key, ...]
     seeds: tuple[int, ...] = (0, 1, 2)
-    against: Mapping[str, str] = field(default_factory=dict)
+    against: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     code: tuple[str, ...] = ()
     note: str = ""
 
-    def rival(self, arm: str) -> str | None:
-        """The arm that `arm` is compared with; None for the reference itself."""
-        rival = self.against.get(arm, self.reference)
-        return None if rival == arm else rival
+    def rivals(self, arm: str) -> tuple[str, ...]:
+        """The arms that `arm` is compared with; none for the reference itself."""
+        return self.against.get(arm, () if arm == self.reference else (self.reference,))
 
 
 def analyse(study: Study, runs: Mapping[Run, pa.Table]) -> dict[str, Any]:
@@ -66,14 +65,12 @@ def analyse(study: Study, runs: Mapping[Run, pa.Table]) -> dict[str, Any]:
         means = {arm: _over_seeds(study, arm, key, cells) for arm in study.arms}
         for arm, (values, units, by_seed) in means.items():
             numbers.append({**_label(key), "arm": arm, **_numbers(values, units, (0.0, 1.0)), "seeds": by_seed})
-            rival = study.rival(arm)
-            if rival is None:
-                continue
-            other, _, other_seeds = means[rival]
-            differences.append({
-                **_label(key), "arm": arm, "against": rival, **_numbers(values - other, units, (-1.0, 1.0)),
-                "seeds": [round(a - b, 6) for a, b in zip(by_seed, other_seeds, strict=True)],
-            })  # fmt: skip
+            for rival in study.rivals(arm):
+                other, _, other_seeds = means[rival]
+                differences.append({
+                    **_label(key), "arm": arm, "against": rival, **_numbers(values - other, units, (-1.0, 1.0)),
+                    "seeds": [round(a - b, 6) for a, b in zip(by_seed, other_seeds, strict=True)],
+                })  # fmt: skip
     return {
         "name": study.name, "title": study.title, "claim": study.claim, "note": study.note, "arms": dict(study.arms),
         "reference": study.reference, "seeds": list(study.seeds), "numbers": numbers, "differences": differences,
