@@ -30,8 +30,8 @@ HEADLINES = {  # of each endpoint: benchmark, metric, heading
     "search": (
         ("compositional", "accuracy", "compositional"),
         ("compositional", "blind_accuracy", "text only"),
-        ("catalog_retrieval", "t2i_R@10", "title to photo R@10"),
-        ("catalog_retrieval", "i2t_R@10", "photo to title R@10"),
+        ("catalog_retrieval", "t2i_R@10", "title to photo"),
+        ("catalog_retrieval", "i2t_R@10", "photo to title"),
     ),
     "compose": (
         ("composed_retrieval", "R@1", "composed R@1"),
@@ -137,9 +137,13 @@ def _drop_line(report: dict[str, Any]) -> str:
 
 
 def _metrics_table(endpoint: str) -> Table:
-    """One row per model that competes, one column per headline metric, percent with 95 % intervals."""
+    """One row per model that competes, one column per headline metric, percent of test items with 95 % intervals.
+
+    Retrieval is R@10 where the heading names no other.
+    """
     headlines = HEADLINES[endpoint]
-    table = Table(f"{endpoint}, test split, %", *(label for _, _, label in headlines), box=box.SIMPLE_HEAD)
+    labels = (label for _, _, label in headlines)
+    table = Table(f"{endpoint} %", *labels, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in (BASE, *ENDPOINTS[endpoint]):
         path = EVALUATIONS / name / "metrics.json"
         if path.is_file():

@@ -24,7 +24,7 @@ def test_demo_goes_the_whole_way(workspace: Workspace) -> None:
     assert "400 accepted" in told, told[-3000:] + done.stderr[-3000:]
     cell = r"\s+\d+\.\d \(\d+\.\d-\d+\.\d\)"  # a value with its interval, in percent
     for endpoint, methods in ENDPOINTS.items():
-        table = told.split(f"{endpoint}, test split, %")[1].split("verdict")[0]
+        table = told.split(f"{endpoint} %")[1].split("verdict")[0]
         for name in ("base", *methods):
             assert re.search(rf"{name}\s*{cell}", table), f"{name} at {endpoint}"
     for method in METHODS:
