@@ -39,7 +39,7 @@ HEADLINES = {  # of each endpoint: benchmark, metric, heading
     ),
     "attributes": (
         ("attributes", "accuracy", "attributes"),
-        ("attributes", "recall@90", "recall at 90 % precision"),
+        ("attributes", "recall_at_90_precision", "recall at 90 % precision"),
     ),
 }
 DROPS, EVALUATIONS, VERDICTS = Path("store/drops"), Path("store/evaluations"), Path("store/verdicts")
