@@ -177,6 +177,11 @@ class Source:
         self._ahead = (step + 1, self._pool.submit(self._pieces, step + 1)) if planned else None
         return ready
 
+    def sample(self, count: int) -> Batch:
+        """The first `count` products that epoch 0 shows, as one batch."""
+        shown = np.concatenate([positions for epoch, positions in self.plan if epoch == 0])[:count]
+        return self._make(0, shown, np.arange(len(shown)))
+
     def observe(self, step: int, outputs: Outputs) -> None:
         """Batches here depend on (seed, epoch) alone."""
 

@@ -125,7 +125,7 @@ class VitTrunk(nn.Module):
         patches = self.patch_embed((pixels.float() - self.mean) / self.std)
         if mask is not None:
             patches = torch.where(mask[:, :, None], self.mask_token.to(patches.dtype), patches)
-        first = self.cls_token.expand(len(patches), -1, -1).to(patches.dtype)
+        first = self.cls_token.expand(patches.shape[0], -1, -1).to(patches.dtype)  # len() would fix it in an export
         return torch.cat([first, patches], 1) + self.pos_embed
 
     def lower(self, x: Tensor, count: int) -> Tensor:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from serving import towers
 from tests.training import ranks
 from training import checkpoint, steps, trainer
 from training.methods import METHODS, load_task
@@ -137,6 +138,24 @@ def test_what_a_method_serves_is_the_same_in_onnx(workspace: Path, tmp_path: Pat
     assert spec.functions or spec.modules
     for label, function in spec.modules.items():
         compare(function, tmp_path / f"{label}.onnx")
+    if spec.functions:
+        compare_towers(task, tmp_path)
+
+
+def compare_towers(task: Task, folder: Path) -> None:
+    """What serving writes of the encoder, with another batch than the one it was written with."""
+    towers.write(folder, task.encoder)
+    pixels = torch.randint(256, (5, *task.encoder.config.image_size, 3), dtype=torch.uint8)
+    ids, mask = task.encoder.tokenize(["red shirts for men", "blue", "green bags", "brand 7 yellow watches", "shoes"])
+    with torch.inference_mode():
+        images = task.encoder.encode_image(pixels.permute(0, 3, 1, 2)).numpy()
+        texts = task.encoder.encode_text(ids, mask).numpy()
+    for path, inputs, wanted in (
+        (towers.IMAGE, {"pixels": pixels}, images), (towers.TEXT, {"ids": ids, "mask": mask}, texts),
+    ):  # fmt: skip
+        session = onnxruntime.InferenceSession(str(folder / path))
+        found = session.run(None, {key: value.numpy() for key, value in inputs.items()})[0]
+        np.testing.assert_allclose(found, wanted, atol=1e-4, err_msg=path)
 
 
 def free(function: ExportFunction) -> tuple[dict[int, torch.export.Dim], ...]:

@@ -68,11 +68,6 @@ class GroupedSource(Source):
     def starts_epoch(self, step: int) -> int | None:
         return None if step % self.per_epoch else step // self.per_epoch
 
-    def sample(self, count: int) -> Batch:
-        """The first `count` products that epoch 0 shows, as one batch."""
-        positions = np.concatenate(self._first)[:count]
-        return self._make(0, positions, np.arange(len(positions)))
-
     def observe(self, step: int, outputs: Outputs) -> None:
         """Collect the features `image` and `text` (B, d) of the step's rows; at an epoch's end, plan the next."""
         epoch = step // self.per_epoch

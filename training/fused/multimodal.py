@@ -14,10 +14,9 @@ from torch import Tensor, nn
 
 from training import distributed
 from training.distributed import Outputs
-from training.encoder import DualEncoder
 from training.fused.fusion import Fusion, initialise
 from training.fused.grouping import Negatives
-from training.task import Batch, Tokens
+from training.task import Tokens
 from training.towers import BertLayer, BertTrunk, padding_bias
 
 MimTarget = Literal["feature", "pixel", "dvae"]
@@ -70,14 +69,6 @@ def read_texts(text: BertTrunk, tokens: Tokens) -> Tensor:
         return text.contextual(text.look_up(tokens.ids[rows, :width]), tokens.mask[rows, :width])
 
     return in_buckets(tokens.mask, run)
-
-
-@torch.no_grad()
-def fit_heads(encoder: DualEncoder, batch: Batch) -> None:
-    """Standardise the inputs of both projection heads by the rows of `batch`: a function of weights and data."""
-    image, text, tokens = encoder.image, encoder.text, batch["caption"]
-    image.head.fit(torch.cat([image.trunk(pixels) for pixels in batch["image"].split(64)]))
-    text.head.fit(text.trunk(tokens.ids, tokens.mask))
 
 
 def match_loss(

@@ -20,6 +20,7 @@ from data.params import UserError
 from training.config import EncoderConfig, TextWeights, TowerSpec
 from training.encoder import DualEncoder
 from training.fused.fusion import initialise
+from training.task import Batch
 from training.vit import resize_positions
 from training.weights import package_file, read_weights, text_tower
 
@@ -96,6 +97,17 @@ def own_towers(config: Towers, section: str) -> DualEncoder:
         words = " ".join(str(error).split())[:300]
         raise UserError(f"{section}: the weights do not fit the architecture ({words}).") from None
     return encoder.eval()
+
+
+@torch.no_grad()
+def fit_heads(encoder: DualEncoder, batch: Batch) -> None:
+    """Standardise the inputs of both projection heads by the rows of `batch`: a function of weights and data.
+
+    Features of towers pretrained apart have a large common part: without this a short run spends its steps on it.
+    """
+    image, text, tokens = encoder.image, encoder.text, batch["caption"]
+    image.head.fit(torch.cat([image.trunk(pixels) for pixels in batch["image"].split(64)]))
+    text.head.fit(text.trunk(tokens.ids, tokens.mask))
 
 
 def image_tower(config: Towers, section: str) -> tuple[TowerSpec, dict[str, Tensor]]:

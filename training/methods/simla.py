@@ -35,10 +35,10 @@ from training.fused.fusion import Fusion, MlmHead, initialise
 from training.fused.keywords import Drop
 from training.fused.masking import bert_mask, block_mask
 from training.fused.momentum import Queue, Teacher
-from training.fused.pretrained import Towers, own_towers
+from training.fused.pretrained import Towers, fit_heads, own_towers
 from training.fused.single_stream import read_patches, read_text, read_words
 from training.fused.visual_tokens import Dvae, PatchCodes, TwoViews, catalog_pixels, load_dvae
-from training.source import IMAGES, Batches, load_products, product_source
+from training.source import IMAGES, Batches, Source, load_products, product_source
 from training.task import DATASET, Batch, Task, Tokens
 
 Level = Literal["itm", "mlm", "mim", "psl"]
@@ -61,6 +61,8 @@ class Simla(Task):
         Attributes:
             towers: the vision transformer and the BERT; equally wide, for patches pass through the BERT's layers.
             levels: losses besides L_itc [P table 1 adds them in this order].
+            fit_heads: products whose features standardise what enters g_v and g_l at the start; 0 for plain linear maps
+                [C].
             queue: Q, a multiple of the batch [P §2.5].
             momentum: m of the teacher [P §2.5].
             alpha: α after its linear rise over the first epoch [P §2.5, C Pretrain.py].
@@ -78,6 +80,7 @@ class Simla(Task):
 
         towers: Towers = dataclasses.field(default_factory=Towers)
         levels: tuple[Level, ...] = ("itm", "mlm", "mim", "psl")
+        fit_heads: int = 0
         queue: int = 65536
         momentum: float = 0.995
         alpha: float = 0.4
@@ -140,9 +143,11 @@ class Simla(Task):
     def source(self, trainer: TrainerConfig, name: str) -> Batches:
         if "image.trunk" in trainer.frozen:
             raise UserError(f"methods.{name}: `image.trunk` must not be frozen as a whole; masks need pixels.")
-        if self.config.tokenizer_view == "independent":
-            return product_source(self, trainer, name, TwoViews)
-        return product_source(self, trainer, name)
+        made = product_source(self, trainer, name, TwoViews if self.config.tokenizer_view == "independent" else Source)
+        if self.config.fit_heads:
+            fit_heads(self.encoder, made.sample(self.config.fit_heads))
+            self.teacher = Teacher(self.student)  # its heads are the student's
+        return made
 
     def before_step(self, step: int, progress: float) -> None:
         """Clamp τ, raise α, and move the teacher, in this order and before the teacher is used [C pretrain.py]."""

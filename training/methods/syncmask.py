@@ -36,7 +36,6 @@ from training.fused.multimodal import (
     MimDecoder,
     MimTarget,
     Multimodal,
-    fit_heads,
     in_buckets,
     match_loss,
     mim_loss,
@@ -45,7 +44,7 @@ from training.fused.multimodal import (
     normalised_pixels,
     read_texts,
 )
-from training.fused.pretrained import Towers, own_towers
+from training.fused.pretrained import Towers, fit_heads, own_towers
 from training.fused.product_itc import grit_itc, momentum_itc, product_targets
 from training.fused.sync_masks import (
     Maps,
@@ -92,7 +91,7 @@ class SyncMask(Task):
             towers: E_v and the whole BERT; 75 tokens as in fine-tuning on FashionGen [F].
             fusion_layer: BERT layers below it are E_t, the others E_f [A configs/config_bert.json].
             fit_heads: products whose features standardise what enters g_v and g_t at the start; 0 for plain linear maps
-                [A]. Features of towers pretrained apart have a large common part, which costs a short run its time.
+                [A].
             momentum: m of the teacher [A]; SyncMask's own is unknown.
             itc: `momentum`, queues and soft product-aware targets [A, F; choice]; `grit`, within the batch [G].
             queue: pairs of the queue, a multiple of the batch; FashionGen has too few products for 65,536 [choice].
