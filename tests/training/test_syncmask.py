@@ -16,13 +16,13 @@ from tests.training.sync_tiny import clone, hide, some, task
 from training.fused.grouping import chain, negatives
 from training.fused.momentum import NOBODY
 from training.fused.multimodal import (
-    fit_heads,
     in_buckets,
     mim_loss,
     normalised_features,
     normalised_pixels,
     read_texts,
 )  # fmt: skip
+from training.fused.pretrained import fit_heads
 from training.fused.product_itc import grit_itc, momentum_itc, product_targets
 from training.methods.syncmask import MIX, PATCHES, WORDS, SyncMask
 from training.task import Outputs
