@@ -66,8 +66,9 @@ class Workspace:
             command, cwd=self.root, env=environment, capture_output=True, text=True, check=False, timeout=540
         )
 
-    def repro(self) -> None:
-        done = self.run(*dvc.command("repro"))
+    def repro(self, *targets: str) -> None:
+        """Rebuild `targets` and what they need."""
+        done = self.run(*dvc.command("repro"), *targets)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
     def json(self, *arguments: str) -> Any:

@@ -126,7 +126,7 @@ def test_second_drop_retrains_and_is_judged_against_the_champion(workspace: Work
     drop = workspace.drop("second", start=430, count=120)
 
     assert workspace.fittingroom("land", str(drop)).returncode == 0
-    workspace.repro()
+    workspace.repro("gate@ce_clip", "export@ce_clip")
 
     assert workspace.read("store/dataset/record.json")["summary"]["products"] == 520
     verdict = workspace.read("store/verdicts/ce_clip/verdict.json")
