@@ -26,7 +26,7 @@ def test_wrong_titles_come_from_other_products() -> None:
 
 def test_arms_have_settings_and_headlines_exist() -> None:
     assert SETTINGS.keys() == ARMS.keys() == STUDY.arms.keys()
-    assert STUDY.rival("concatenation, noisy") == "CMA-CLIP, noisy"
+    assert STUDY.rivals("concatenation, noisy") == ("CMA-CLIP, noisy",)
     names = {f"{metric}, {condition}" for metric, *_ in cma_clip.measured(0, 0, 0, 0) for condition in CONDITIONS}
     assert {metric for _, metric, _ in STUDY.headline} <= names
 
