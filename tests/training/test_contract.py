@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
@@ -12,11 +13,13 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from serving import towers
-from tests.training import ranks
+from tests.training import ranks, tiny
 from training import checkpoint, steps, trainer
+from training.journal import METRICS
 from training.methods import METHODS, load_task
 from training.task import METHOD, ExportFunction, Task
 from training.train import MODELS
@@ -42,8 +45,14 @@ def first_step(name: str, **changes: object) -> tuple[Task, dict[str, Tensor]]:
 
 @every_method
 def test_the_loss_falls_and_the_model_folder_is_whole(workspace: Path, name: str) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    own = params["starter"]["methods"][name].get("trainer", {})
+    faster = {"epochs": 12, "lr": 1e-3, "head_lr": 1e-2, "log_every": 4}
+    tiny.change_params(workspace, f"starter.methods.{name}", trainer={**own, **faster})
     assert train([name]) == 0
     folder = MODELS / name
+    losses = [json.loads(line)["loss"] for line in (folder / METRICS).read_text(encoding="utf-8").splitlines()]
+    assert losses[-1] < losses[0], losses
     if METHODS[name].saved:
         task = load_task(folder)
         assert not task.training
