@@ -1,8 +1,9 @@
 """P5: a SIMLA step against the published step taken literally, in our own words and on our own modules.
 
 Literally means: pictures and masked pictures in passes of their own, likewise pairs, false pairs, masked captions and
-keywords, each with its own keys and values of the picture; captions padded to the batch's longest; word logits at every
-position; false pairs drawn row by row; a teacher of new tensors [codezakh/SIMLA, models/simla/pretrain.py].
+keywords, each with its own keys and values of the picture; captions padded to the batch's longest; logits of words at
+every position and of codes at every patch; false pairs drawn row by row; a teacher of new tensors [codezakh/SIMLA,
+models/simla/pretrain.py].
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from training.distributed import Outputs
 from training.encoder import DualEncoder
 from training.fused import keywords
 from training.fused.fusion import initialise
+from training.fused.single_stream import read_patches
 from training.methods.simla import Simla, distilled, match
 from training.source import Source
-from training.task import Batch
+from training.task import Batch, Tokens
 from training.towers import padding_bias
 
 GRID, PATCH = (8, 6), 14
@@ -61,6 +63,10 @@ class Literal(Simla):
         with torch.no_grad():
             taught = teacher.tokens(pixels, nothing), teacher.tokens(pixels, hidden)
         return (student.tokens(pixels, nothing), student.tokens(pixels, hidden)), taught
+
+    def guess_patches(self, parts: Any, v_masked: Tensor, caption: Tokens, hidden: Tensor) -> Tensor:
+        guessed: Tensor = parts["mim"](read_patches(parts, v_masked, caption)[:, 1:]).float()
+        return guessed[hidden]
 
     def _teach(self, batch: Batch, step: int, v: Tensor, v_teacher: Tensor) -> Outputs:
         caption, parts = batch["caption"], self.teacher.parts

@@ -47,7 +47,7 @@ FROZEN = ("image.trunk", "text.trunk.words", "text.trunk.positions", "text.trunk
 # Of 16 epochs at 3e-4 and 6 at 1e-4 the one after which CE-CLIP does better on the validation split; the same for all.
 TRAINER = TrainerConfig(
     epochs=6, batch=256, lr=1e-4, warmup=20, title_share=0.5, frozen=FROZEN, precision="fp32", log_every=100,
-    checkpoint_every=100_000,
+    threads=1, checkpoint_every=100_000,
 )  # fmt: skip
 SEEN = ("article_type", "base_colour", "gender")  # what a photo shows; season and usage it does not
 

@@ -94,7 +94,7 @@ def settings(seed: int) -> TrainerConfig:
     """Those of the starter, in the time a study has."""
     return TrainerConfig(
         epochs=4, batch=192, lr=5e-5, head_lr=2e-3, weight_decay=0.05, warmup=20, clip=1.0, title_share=1.0, seed=seed,
-        frozen=("image.trunk", "text.trunk"), checkpoint_every=1_000_000,
+        frozen=("image.trunk", "text.trunk"), threads=1, checkpoint_every=1_000_000,
     )  # fmt: skip
 
 

@@ -90,7 +90,7 @@ def settings(seed: int) -> TrainerConfig:
     """One budget for all: `STEPS` steps of `ROWS` rows, in LinCIR's recipe but for the higher rate of a short run."""
     return TrainerConfig(
         epochs=EPOCHS, batch=ROWS, lr=3e-4, weight_decay=0.01, betas=(0.9, 0.999), eps=1e-8, schedule="constant",
-        warmup=0, seed=seed, frozen=("image.trunk",), log_every=20, checkpoint_every=10**6,
+        warmup=0, seed=seed, frozen=("image.trunk",), log_every=20, threads=1, checkpoint_every=10**6,
     )  # fmt: skip
 
 

@@ -41,7 +41,7 @@ TOWERS = Towers(
 )
 TRAINER = TrainerConfig(
     batch=48, lr=1e-4, head_lr=1e-3, warmup=10, weight_decay=0.02, title_share=0.7, crop=1.0, precision="bf16",
-    log_every=60, checkpoint_every=100_000,
+    log_every=60, threads=1, checkpoint_every=100_000,
     frozen=(
         *(f"image.trunk.{part}" for part in ("patch_embed", "cls_token", "pos_embed", "mask_token")),
         *(f"image.trunk.blocks.{i}" for i in range(FIXED)), "text.trunk.words", "text.trunk.positions",

@@ -41,7 +41,7 @@ ASKED = ("article_type", "base_colour")
 FIXED = 10  # blocks of the twelve that do not learn
 TRAINER = TrainerConfig(
     epochs=3, batch=64, lr=1e-4, head_lr=1e-3, warmup=20, weight_decay=0.02, title_share=0.8, crop=1.0,
-    precision="bf16", log_every=60, checkpoint_every=100_000,
+    precision="bf16", log_every=60, threads=1, checkpoint_every=100_000,
     frozen=(
         *(f"image.trunk.{part}" for part in ("patch_embed", "cls_token", "pos_embed", "mask_token")),
         *(f"image.trunk.blocks.{i}" for i in range(FIXED)), "text.trunk.words", "text.trunk.positions",
