@@ -76,8 +76,8 @@ def run(smoke: bool) -> list[Row]:
             path.write_bytes(file)
         rows = []
         for what, train, crop in (
-            ("whole 224 px pictures", False, 1.0),
-            ("random crops of 224 px pictures", True, 0.9),
+            ("whole", False, 1.0),
+            ("random crops of", True, 0.9),
         ):
             pairs = paired(ours(files, crop), theirs(paths, train), 3 if smoke else 5)
             rows.append(speed_row(

@@ -55,6 +55,7 @@ class Loader:
         left, top, right, bottom = box or (0, 0, width, height)
         if (right - left, bottom - top) != (width, height):
             part = image[None, :, top:bottom, left:right]
+            part = part.contiguous(memory_format=torch.channels_last)  # as a view it would take 2.5 times as long
             return F.interpolate(part, self.size, mode="bicubic", antialias=True)[0]
         if (height, width) == self.size:
             return image

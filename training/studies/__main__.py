@@ -11,28 +11,14 @@ They need the starter catalog's dataset, negatives, corpus, suites and base mode
 from __future__ import annotations
 
 import argparse
-import hashlib
-import multiprocessing
 import os
-import signal
 import sys
-import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-import torch
-
-from data import record, stage
-from data.params import UserError, canonical_hash
-from training.outcomes import SCHEMA
+from data import stage
+from data.params import UserError
 from training.studies import STUDIES, load, report
-from training.studies.study import Run, Study, analyse
-
-RUNS = Path("runs/studies")
-INPUTS = tuple(Path("store") / name for name in ("dataset", "negatives", "corpus", "suites", "models/base"))
-BINDING = b"binding"
+from training.studies.runs import INPUTS, finished, in_parallel, runs_of
+from training.studies.study import analyse
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -75,73 +61,6 @@ def go(names: list[str], only_report: bool, jobs: int = 1) -> None:
         else:
             stage.log(f"[studies] {study.name}: {len(tables) - len(whole)} of {len(tables)} runs are missing, no page")
     report.write_readme([load(name) for name in STUDIES if (report.DOCS / f"{name}.json").is_file()])
-
-
-def runs_of(study: Study) -> list[Run]:
-    """Every run of a study, seed by seed: a stopped study has whole seeds to look at."""
-    return [(arm, seed) for seed in study.seeds for arm in study.arms]
-
-
-def in_parallel(todo: list[tuple[str, Run]], jobs: int) -> None:
-    """Perform runs in processes of one thread each: two runs side by side are sooner done than one on two threads.
-
-    The first failure stops what has not begun, and is raised; what runs at that moment is finished and kept.
-    """
-    begun = time.monotonic()
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _quiet_end) as pool:
-        futures = {pool.submit(perform, name, run): (name, run) for name, run in todo}
-        try:
-            for count, future in enumerate(as_completed(futures), 1):
-                name, (arm, seed) = futures[future]
-                left = (time.monotonic() - begun) / count * (len(todo) - count) / 60
-                stage.log(
-                    f"[studies] {count} of {len(todo)}: {name}, {arm}, seed {seed} in {future.result():.0f} s; "
-                    f"about {left:.0f} minutes left"
-                )
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _quiet_end() -> None:
-    """A worker ends at once and without a word at Ctrl-C; the parent says what is kept."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def perform(name: str, run: Run) -> float:
-    """One run of the study `name`, in seconds; its outcomes appear whole or not at all."""
-    torch.set_num_threads(1)
-    study, (arm, seed), begun = load(name), run, time.monotonic()
-    outcomes = study.run(arm, seed).select(SCHEMA.names).cast(SCHEMA)
-    path = outcomes_path(study, run)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    pq.write_table(outcomes.replace_schema_metadata({BINDING: binding(study, run).encode()}), partial)
-    partial.replace(path)
-    return time.monotonic() - begun
-
-
-def finished(study: Study, run: Run) -> pa.Table | None:
-    """The outcomes of a run made of the present code, settings and inputs; None where there are none."""
-    path = outcomes_path(study, run)
-    if not path.is_file():
-        return None
-    table = pq.read_table(path)
-    return table if (table.schema.metadata or {}).get(BINDING, b"").decode() == binding(study, run) else None
-
-
-def outcomes_path(study: Study, run: Run) -> Path:
-    """Where a run's outcomes lie."""
-    return RUNS / study.name / f"{run[0].replace(' ', '_').replace('/', '-')}-{run[1]}.parquet"
-
-
-def binding(study: Study, run: Run) -> str:
-    """Hash of what decides a run's outcomes: its code files, the arm, the seed and the records of the inputs."""
-    own = [Path(f"training/studies/{study.name}.py"), *map(Path, study.code)]
-    files = [file for path in own for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
-    code = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    inputs = [record.read(folder).id for folder in INPUTS if folder.is_dir()]
-    return canonical_hash({"study": study.name, "run": run, "code": code, "inputs": inputs})
 
 
 if __name__ == "__main__":
