@@ -27,7 +27,7 @@ from training.fused.fusion import initialise
 from training.fused.single_stream import read_patches
 from training.methods.simla import Simla, distilled, match
 from training.source import Source
-from training.task import Batch, Tokens
+from training.task import Batch
 from training.towers import padding_bias
 
 GRID, PATCH = (8, 6), 14
@@ -64,17 +64,16 @@ class Literal(Simla):
             taught = teacher.tokens(pixels, nothing), teacher.tokens(pixels, hidden)
         return (student.tokens(pixels, nothing), student.tokens(pixels, hidden)), taught
 
-    def guess_patches(self, parts: Any, v_masked: Tensor, caption: Tokens, hidden: Tensor) -> Tensor:
-        guessed: Tensor = parts["mim"](read_patches(parts, v_masked, caption)[:, 1:]).float()
+    def guess_patches(self, parts: Any, v_masked: Tensor, words: Tensor, mask: Tensor, hidden: Tensor) -> Tensor:
+        guessed: Tensor = parts["mim"](read_patches(parts, v_masked, words, mask)[:, 1:]).float()
         return guessed[hidden]
 
-    def _teach(self, batch: Batch, step: int, v: Tensor, v_teacher: Tensor) -> Outputs:
-        caption, parts = batch["caption"], self.teacher.parts
-        made: Outputs = self._word_mask(batch, step)
-        made["mlm_teacher"] = whole(parts, made["masked"], caption.mask, v_teacher)[0]
-        attention = whole(parts, caption.ids, caption.mask, v_teacher)[1]
-        found = keywords.vote(attention, caption.mask, self.config.votes, self.config.keywords)
-        return {**made, "keywords": keywords.words_at(caption.ids, found)}
+    def _teach(self, texts: Outputs, words: Outputs, v: Tensor, v_teacher: Tensor) -> Outputs:
+        parts, mask = self.teacher.parts, texts["mask"]
+        attention = whole(parts, texts["ids"], mask, v_teacher)[1]
+        found = keywords.vote(attention, mask, self.config.votes, self.config.keywords)
+        taught = whole(parts, texts["masked"], mask, v_teacher)[0]
+        return {"mlm_teacher": taught, "keywords": keywords.words_at(texts["ids"], found)}
 
     def _fused(self, o: Outputs, s: Tensor, u: Tensor, step: int) -> dict[str, Tensor]:
         ids, mask, v = o["ids"], o["mask"], o["v"]

@@ -149,9 +149,11 @@ def test_itm_pairs_are_in_the_papers_order(monkeypatch: pytest.MonkeyPatch) -> N
     task.before_step(0, 1.0)
     seen = {}
 
-    def reader(parts: object, ids: Tensor, mask: Tensor, projected: object, rows: Tensor) -> tuple[Tensor, Tensor]:
-        seen.update(ids=ids, mask=mask, rows=rows)
-        return read_words(parts, ids, mask, projected, rows)  # type: ignore[arg-type]
+    def reader(
+        parts: object, words: Tensor, mask: Tensor, projected: object, rows: Tensor, wanted: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        seen.update(words=words, mask=mask, rows=rows)
+        return read_words(parts, words, mask, projected, rows, wanted)  # type: ignore[arg-type]
 
     monkeypatch.setattr(simla, "read_words", reader)
     draws = iter([torch.tensor([1, 2, 3, 0]), torch.tensor([3, 0, 1, 2])])
@@ -159,7 +161,8 @@ def test_itm_pairs_are_in_the_papers_order(monkeypatch: pytest.MonkeyPatch) -> N
     batch = small.batch()
     task.training_step(batch, 0)
     ids = batch["caption"].ids
-    assert torch.equal(seen["ids"], torch.cat([ids, ids, ids[[3, 0, 1, 2]]]))
+    words = task.encoder.text.trunk.look_up(torch.cat([ids, ids, ids[[3, 0, 1, 2]]]))
+    assert torch.equal(seen["words"], words)
     assert torch.equal(seen["mask"], torch.cat([batch["caption"].mask] * 2 + [batch["caption"].mask[[3, 0, 1, 2]]]))
     assert seen["rows"].tolist() == [0, 1, 2, 3, 1, 2, 3, 0, 0, 1, 2, 3]
 
@@ -207,7 +210,7 @@ def test_keywords_come_from_the_teachers_self_attention_and_picture() -> None:
         rows.append(outputs["keywords"])
         _, attention = read_words(
             task.teacher.parts,
-            batch["caption"].ids,
+            task.teacher.parts["text"].trunk.look_up(batch["caption"].ids),
             batch["caption"].mask,
             task.teacher.parts["fusion"].project(seen[0]),
         )

@@ -7,7 +7,7 @@ the middle part a layer is an ordinary text layer. Sequence (B, L, W), the other
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 class Fused(NamedTuple):
     """What a multimodal pass gives: tokens (B, L, W), and of the last layer the cross-attention logits (B, heads, L, M)
-    before any bias, and the self-attention probabilities (B, heads, L, L)."""
+    before any bias, and the self-attention probabilities (B, heads, L, L). Instead of all L, K chosen places."""
 
     tokens: Tensor
     cross: Tensor
@@ -68,14 +68,34 @@ class Fusion(nn.Module):
 
     def forward(
         self, layers: Sequence[nn.Module] | nn.ModuleList, x: Tensor, bias: Tensor, projected: Sequence[Tensor],
-        source_bias: Tensor | None = None,
+        source_bias: Tensor | None = None, at: Tensor | None = None,
     ) -> Fused:  # fmt: skip
-        """Run `layers` (`towers.BertLayer`, one per cross-attention) over x, each reading its part of `projected`."""
+        """Run `layers` (`towers.BertLayer`, one per cross-attention) over x, each reading its part of `projected`.
+
+        `at` (B, K): the places that are wanted; the last layer computes no others.
+        """
+        last = layers[-1]
         for layer, cross, pair in zip(layers, self.crosses, projected, strict=True):
-            x, probabilities = layer.attend(x, bias)  # type: ignore[operator]
+            if at is not None and layer is last:
+                x, probabilities = attend_at(layer, x, bias, at)
+            else:
+                x, probabilities = layer.attend(x, bias)  # type: ignore[operator]
             x, logits = cross.attend(x, pair, source_bias)  # type: ignore[operator]
             x = layer.feed(x)  # type: ignore[operator]
         return Fused(x, logits, probabilities)
+
+
+def attend_at(layer: Any, x: Tensor, bias: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+    """`BertLayer.attend` with queries at the places `at` (B, K) only: (B, K, W) and (B, heads, K, L)."""
+    batch, length, width = x.shape
+    asking = x.gather(1, at[:, :, None].expand(-1, -1, width))
+    weight, offset = layer.qkv.weight, layer.qkv.bias
+    q = F.linear(asking, weight[:width], offset[:width]).view(batch, at.shape[1], layer.heads, -1).transpose(1, 2)
+    pair = F.linear(x, weight[width:], offset[width:]).view(batch, length, 2, layer.heads, -1)
+    k, v = pair.permute(2, 0, 3, 1, 4).unbind(0)
+    probabilities = ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + bias).softmax(-1)
+    mixed = (probabilities.to(v.dtype) @ v).transpose(1, 2).reshape(batch, -1, width)
+    return layer.norm1(asking + layer.out(mixed)), probabilities
 
 
 class MlmHead(nn.Module):

@@ -2,7 +2,8 @@
 
 Khan et al. 2022, arXiv 2203.14395, §2 and appendix 1.2; authors' code C. `parts` holds the modules of the student or of
 the teacher by name: `image` and `text` (towers), `fusion` (the cross-attentions). R captions, L tokens, N patches,
-width D, h heads. Captions are taken in buckets by length, each cut to its own longest: padding costs nothing.
+width D, h heads. Captions are taken in buckets by length, each cut to its own longest: padding costs nothing. They come
+as word embeddings, looked up once in a step: the gradient of each look-up is as large as the whole vocabulary.
 """
 
 from __future__ import annotations
@@ -14,55 +15,83 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.task import BUCKETS, Tokens
+from training.task import BUCKETS
 from training.towers import padding_bias
 
 Parts = Mapping[str, Any]
 
 
-def read_text(parts: Parts, caption: Tokens) -> Tensor:
+def read_text(parts: Parts, words: Tensor, mask: Tensor) -> Tensor:
     """E_l(T)_0, the caption's feature (R, D): cross-attention off, no picture has a part in it."""
     trunk, made = parts["text"].trunk, []
-    order, widths = buckets(caption.mask)
+    order, widths = buckets(mask)
     for rows, width in zip(order.chunk(BUCKETS), widths, strict=True):
-        made.append(trunk(caption.ids[rows, :width], caption.mask[rows, :width]))
+        made.append(trunk.encode(words[rows, :width], mask[rows, :width]))
     return torch.cat(made)[order.argsort()]
 
 
 def read_words(
-    parts: Parts, ids: Tensor, mask: Tensor, projected: Sequence[Tensor], rows: Tensor | None = None
+    parts: Parts,
+    words: Tensor,
+    mask: Tensor,
+    projected: Sequence[Tensor],
+    rows: Tensor | None = None,
+    wanted: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """E_mm(T | I): word ids go in at the first layer again, every layer reads the picture.
+    """E_mm(T | I): words go in at the first layer again, every layer reads the picture.
 
     Args:
-        ids, mask: (R, L). Taken in `BUCKETS` by length, each cut to its own longest.
+        words, mask: (R, L, D) and (R, L). Taken in `BUCKETS` by length, each cut to its own longest.
         projected: per layer the keys and values of pictures; `rows` (R,) says which of them each caption reads.
+        wanted: (R, L) bool, the words whose features are asked for besides [CLS]; the last layer computes no others.
 
-    Returns tokens (R, L, D), 0 beyond the bucket's width, and the [CLS] rows of the last layer's self-attention
+    Returns tokens (R, L, D), 0 where they are not wanted, and the [CLS] rows of the last layer's self-attention
     probabilities (R, h, L).
     """
-    trunk, fusion, length = parts["text"].trunk, parts["fusion"], ids.shape[1]
+    trunk, fusion, length = parts["text"].trunk, parts["fusion"], mask.shape[1]
     order, widths = buckets(mask)
+    at = places(torch.ones_like(mask) if wanted is None else wanted)
     tokens, attention = [], []
     for chunk, width in zip(order.chunk(BUCKETS), widths, strict=True):
-        x = trunk.embed(trunk.look_up(ids[chunk, :width]))
+        x = trunk.embed(words[chunk, :width])
         bias = padding_bias(mask[chunk, :width], x.dtype)
         pictures = chunk if rows is None else rows[chunk]
-        fused = fusion(trunk.layers, x, bias, [pair[pictures] for pair in projected])
-        tokens.append(F.pad(fused.tokens, (0, 0, 0, length - width)))
+        here = at[chunk, :width]
+        fused = fusion(trunk.layers, x, bias, [pair[pictures] for pair in projected], at=here)
+        tokens.append(put(fused.tokens, here, length))
         attention.append(F.pad(fused.probabilities[:, :, 0].float(), (0, length - width)))
     back = order.argsort()
     return torch.cat(tokens)[back], torch.cat(attention)[back]
 
 
-def read_patches(parts: Parts, v: Tensor, caption: Tokens) -> Tensor:
+def read_patches(parts: Parts, v: Tensor, words: Tensor, mask: Tensor, wanted: Tensor | None = None) -> Tensor:
     """E_mm(I | T): patches (B, N+1, D) through the BERT's embedding and layers; keys and values are the words as they
-    enter the first layer, without context [P app 1.2, C pretrain.py]."""
+    enter the first layer, without context [P app 1.2, C pretrain.py]. 0 for those not set in `wanted` (B, N+1)."""
     trunk, fusion = parts["text"].trunk, parts["fusion"]
-    words = trunk.embed(trunk.look_up(caption.ids))
+    at = places(torch.ones_like(v[..., 0], dtype=torch.uint8) if wanted is None else wanted)
     x = trunk.embed(v)
     nothing = x.new_zeros(1, 1, 1, 1)
-    return fusion(trunk.layers, x, nothing, fusion.project(words), padding_bias(caption.mask, x.dtype)).tokens
+    bias = padding_bias(mask, x.dtype)
+    projected = fusion.project(trunk.embed(words))
+    return put(fusion(trunk.layers, x, nothing, projected, bias, at).tokens, at, v.shape[1])
+
+
+def places(wanted: Tensor) -> Tensor:
+    """The first place and those set in `wanted` (R, L), as (R, K): rows with fewer are filled up with others.
+
+    No place stands twice in a row. The fillers are the row's first: in a row of l words, the first l entries are
+    places below l.
+    """
+    rank = wanted.clone().byte()
+    rank[:, 0] = 2
+    most = int(rank.clamp_max(1).sum(1).max())
+    return rank.argsort(dim=1, descending=True, stable=True)[:, :most]
+
+
+def put(tokens: Tensor, at: Tensor, length: int) -> Tensor:
+    """Tokens (R, K, D) at the places `at` (R, K) of (R, `length`, D), which is 0 elsewhere."""
+    whole = tokens.new_zeros(len(tokens), length, tokens.shape[2])
+    return whole.scatter(1, at[:, :, None].expand_as(tokens), tokens)
 
 
 def buckets(mask: Tensor) -> tuple[Tensor, list[int]]:

@@ -6,8 +6,8 @@ visual codes; a prime marks the momentum teacher's:
     v (B, N+1, D)     E_v(I), v_0 its [CLS];    E_l(T) the BERT without, E_mm the same layers with cross-attention
     f, t (B, d)       norm(g_v(v_0)), norm(g_l(E_l(T)_0));    τ temperature, α weight of the teacher's soft targets
     L = L_itc + L_itm + (L_mlm + L_mim) + L_psl                                                              [P eq. 10]
-One stack, two roles: a fused pass starts again from word ids, and reads either the words as queries of the picture
-(`read_words`) or the patches as queries of the words (`read_patches`). The towers have no dropout.
+One stack, two roles: a fused pass starts again from word embeddings, and reads either the words as queries of the
+picture (`read_words`) or the patches as queries of the words (`read_patches`). The towers have no dropout.
 The passes are in single_stream.py, the terms of the losses in alignment.py and keywords.py, the visual codes in
 visual_tokens.py.
 """
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data.params import UserError
@@ -161,14 +162,22 @@ class Simla(Task):
         caption: Tokens = batch["caption"]
         teacher, made = self.teacher.parts, {"ids": caption.ids, "mask": caption.mask}
         hidden = self._patch_mask(batch, step) if "mim" in self.config.levels else None
+        made |= self._word_mask(batch, step) if "mlm" in self.config.levels else {}
+        made |= self._look_up(self.encoder.text.trunk, made)
+        with torch.no_grad():
+            taught = self._look_up(teacher["text"].trunk, made)
         with self.autocast():
             (v, v_masked), (v_teacher, v_masked_teacher) = self._pictures(batch["image"], hidden)
-            text = read_text(self.student, caption)
+            text = read_text(self.student, made["words"], caption.mask)
             with torch.no_grad():
-                text_teacher = read_text(teacher, caption)
-                made |= self._teach(batch, step, v.detach(), v_teacher)
+                text_teacher = read_text(teacher, taught["words"], caption.mask)
+                made |= self._teach(made, taught, v.detach(), v_teacher)
             if hidden is not None:
-                made |= self._mim(batch, hidden, v_masked, v_masked_teacher)
+                codes = self.visual(batch.get("tokenizer_view", batch["image"]))[hidden]
+                guesses = self.guess_patches(self.student, v_masked, made["words"], caption.mask, hidden)
+                with torch.no_grad():
+                    soft = self.guess_patches(teacher, v_masked_teacher, taught["words"], caption.mask, hidden)
+                made |= self._mim(guesses, codes, soft, hidden)
         made |= {"v": v.float(), "f": embedding(self.encoder.image, v[:, 0]), "t": embedding(self.encoder.text, text)}
         with torch.no_grad():
             made["f_teacher"] = embedding(teacher["image"], v_teacher[:, 0])
@@ -205,21 +214,30 @@ class Simla(Task):
         for name, part in (("teacher", self.teacher), ("queue", self.queue)):
             part.load_state({k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")})
 
-    def _mim(self, batch: Batch, hidden: Tensor, v: Tensor, v_teacher: Tensor) -> Outputs:
-        """Sums of L_mim and of right guesses over each row's masked patches, and their number [P §2.3 eq. 7]."""
-        codes = self.visual(batch.get("tokenizer_view", batch["image"]))[hidden]
-        logits = self.guess_patches(self.student, v, batch["caption"], hidden)
-        with torch.no_grad():
-            targets = self.guess_patches(self.teacher.parts, v_teacher, batch["caption"], hidden)
+    def _look_up(self, trunk: Any, texts: Outputs) -> Outputs:
+        """Embeddings (b, L, D) of captions, `words`, and of T̂ if there is one, `masked_words`: one look-up."""
+        names = {"ids": "words", "masked": "masked_words"}
+        chosen = {names[key]: texts[key] for key in names if key in texts}
+        found = trunk.look_up(torch.cat(list(chosen.values())))
+        return dict(zip(chosen, found.chunk(len(chosen)), strict=True))
+
+    def _mim(self, guesses: Tensor, codes: Tensor, soft: Tensor, hidden: Tensor) -> Outputs:
+        """Sums of L_mim and of right guesses over each row's masked patches, and their number [P §2.3 eq. 7].
+
+        Logits of student and teacher (M, K) and codes (M,) of the patches set in `hidden` (b, N).
+        """
         return {
-            "mim": per_row(distilled(logits, codes, targets, self.alpha), hidden),
-            "mim_right": per_row((logits.argmax(1) == codes).float(), hidden),
+            "mim": per_row(distilled(guesses, codes, soft, self.alpha), hidden),
+            "mim_right": per_row((guesses.argmax(1) == codes).float(), hidden),
             "mim_count": hidden.sum(1),
         }
 
-    def guess_patches(self, parts: Mapping[str, Any], v_masked: Tensor, caption: Tokens, hidden: Tensor) -> Tensor:
+    def guess_patches(
+        self, parts: Mapping[str, Any], v_masked: Tensor, words: Tensor, mask: Tensor, hidden: Tensor
+    ) -> Tensor:
         """mim(E_mm(Î | T)) of the patches set in `hidden` only, float32 (M, K), by student or teacher `parts`."""
-        return parts["mim"](read_patches(parts, v_masked, caption)[:, 1:][hidden]).float()
+        wanted = F.pad(hidden, (1, 0))
+        return parts["mim"](read_patches(parts, v_masked, words, mask, wanted)[wanted]).float()
 
     def _pictures(self, pixels: Tensor, hidden: Tensor | None) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """(v, v̂) of the student and of the teacher; v̂ is empty without masks `hidden` (B, N).
@@ -251,30 +269,35 @@ class Simla(Task):
         masks = [block_mask(rows, columns, c.mask_patches, c.mask_block, random.Random(seed)) for seed in seeds]
         return torch.stack(masks).to(batch["place"].device)
 
-    def _teach(self, batch: Batch, step: int, v: Tensor, v_teacher: Tensor) -> Outputs:
-        """What the teacher's fused passes give: features of T̂ for L_mlm's soft targets, and keywords. One batch."""
-        caption, parts, count = batch["caption"], self.teacher.parts, len(v)
-        made: Outputs = {}
-        ids, pictures = [], []
+    def _teach(self, texts: Outputs, words: Outputs, v: Tensor, v_teacher: Tensor) -> Outputs:
+        """What the teacher's fused passes give: features of T̂ for L_mlm's soft targets, and keywords. One batch.
+
+        `texts` and the teacher's `words` for them; v of the student and v' (b, N+1, D).
+        """
+        parts, count, mask = self.teacher.parts, len(v), texts["mask"]
+        read, pictures, wanted = [], [], []
         if "mlm" in self.config.levels:
-            made |= self._word_mask(batch, step)
-            ids.append(made["masked"])
+            read.append(words["masked_words"])
             pictures.append(v_teacher)
+            wanted.append(texts["chosen"].bool())
         if "psl" in self.config.levels:
-            ids.append(caption.ids)
+            read.append(words["words"])
             pictures.append(v_teacher if self.config.keyword_images == "teacher" else v)
-        if not ids:
-            return made
+            wanted.append(torch.zeros_like(mask, dtype=torch.bool))  # [CLS] comes in any case
+        if not read:
+            return {}
         if pictures[0] is pictures[-1]:  # one picture read twice: its keys and values are made once
             pictures = pictures[:1]
-        rows = torch.arange(len(ids) * count, device=v.device) % (len(pictures) * count)
+        rows = torch.arange(len(read) * count, device=v.device) % (len(pictures) * count)
         projected = parts["fusion"].project(torch.cat(pictures))
-        tokens, attention = read_words(parts, torch.cat(ids), caption.mask.repeat(len(ids), 1), projected, rows)
+        masks = mask.repeat(len(read), 1)
+        tokens, attention = read_words(parts, torch.cat(read), masks, projected, rows, torch.cat(wanted))
+        made: Outputs = {}
         if "mlm" in self.config.levels:
             made["mlm_teacher"] = tokens[:count]
         if "psl" in self.config.levels:
-            found = keywords.vote(attention[-count:], caption.mask, self.config.votes, self.config.keywords)
-            made["keywords"] = keywords.words_at(caption.ids, found)
+            found = keywords.vote(attention[-count:], mask, self.config.votes, self.config.keywords)
+            made["keywords"] = keywords.words_at(texts["ids"], found)
         return made
 
     def _word_mask(self, batch: Batch, step: int) -> Outputs:
@@ -290,22 +313,25 @@ class Simla(Task):
         values are made once [P §2.2 eq. 5, §2.3 eq. 6]."""
         levels, shard = self.config.levels, distributed.shard(len(o["ids"]))
         own = torch.arange(shard.start, shard.stop, device=s.device)
-        ids, texts, pictures = [], [], []
+        words, texts, pictures, wanted = [], [], [], []
         if "itm" in levels:
             generator = self.generator(step, _NEGATIVES)
             wrong_pictures = hard_negatives(u, generator)[own]  # for text b by its own row of u
             wrong_texts = hard_negatives(s, generator)[own]
             texts += [own, own, wrong_texts]
             pictures += [own, wrong_pictures, own]
-            ids += [o["ids"][rows] for rows in texts]
+            words += [o["words"][rows] for rows in texts]
+            wanted += [torch.zeros_like(o["mask"][rows], dtype=torch.bool) for rows in texts]
         if "mlm" in levels:
             texts.append(own)
             pictures.append(own)
-            ids.append(o["masked"][own])
+            words.append(o["masked_words"][own])
+            wanted.append(o["chosen"][own].bool())
         needed, rows = torch.cat(pictures).unique(return_inverse=True)
         with self.autocast():
             projected = self.fusion.project(o["v"][needed])
-            tokens, _ = read_words(self.student, torch.cat(ids), o["mask"][torch.cat(texts)], projected, rows)
+            masks = o["mask"][torch.cat(texts)]
+            tokens, _ = read_words(self.student, torch.cat(words), masks, projected, rows, torch.cat(wanted))
         made: dict[str, Tensor] = {}
         if "itm" in levels:
             each = match(self.itm(tokens[: 3 * len(own), 0].float()))

@@ -34,13 +34,14 @@ def in_parallel(todo: list[tuple[str, Run]], jobs: int) -> None:
 
     The first failure stops what has not begun, and is raised; what runs at that moment is finished and kept.
     """
-    begun = time.monotonic()
+    begun, done, whole = time.monotonic(), 0.0, sum(load(name).seconds for name, _ in todo)
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _quiet_end) as pool:
         futures = {pool.submit(perform, name, run): (name, run) for name, run in todo}
         try:
             for count, future in enumerate(as_completed(futures), 1):
                 name, (arm, seed) = futures[future]
-                left = (time.monotonic() - begun) / count * (len(todo) - count) / 60
+                done += load(name).seconds
+                left = (time.monotonic() - begun) / done * (whole - done) / 60
                 stage.log(
                     f"[studies] {count} of {len(todo)}: {name}, {arm}, seed {seed} in {future.result():.0f} s; "
                     f"about {left:.0f} minutes left"
