@@ -13,12 +13,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from data import caption
 from data.vocabulary import ARTICLE_TYPES, COLOURS, GENDERS, MASTER_CATEGORIES, SEASONS, SUB_CATEGORIES, USAGES
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-VERSION = 1
+VERSION = 2
+CATALOG = "fashion"  # the catalog of a drop without a mapping; a product is known by its catalog and its id
 NOT_AVAILABLE = "NA"  # what catalogs write for "no value"; it is text until validation has counted it
 
 
@@ -28,6 +30,7 @@ class Column:
 
     `in_table`: the drop's table must have the column. `filled`: a row without a value is quarantined, because neither
     its title nor its derived caption could say what it is. Elsewhere a missing value is a warning and lands as null.
+    `vocabulary`: the values known so far. A drop's mapping (data/mapping.py) may say otherwise for its catalog.
     """
 
     name: str
@@ -56,9 +59,10 @@ NAMES = tuple(column.name for column in COLUMNS)
 BY_NAME = {column.name: column for column in COLUMNS}
 YEARS = (1990, 2035)  # plausible catalog years
 
-# Columns of a drop's table that say where the picture is; read, but no part of the row.
-IMAGE, SHARD = "image", "shard"
+# Columns of a drop's table that say where the picture is, and whether the product is withdrawn; no part of the row.
+IMAGE, SHARD, WITHDRAWN = "image", "shard", "withdrawn"
 
+CAPTION = "{base_colour} {article_type} for {gender}, {usage} wear"  # the template of derived captions
 _WEARERS = {"unisex": "men and women"}
 
 
@@ -89,25 +93,29 @@ def year(text: str) -> int | None:
     return int(text[:4]) if re.fullmatch(r"[0-9]{4}(\.0)?", text) and YEARS[0] <= int(text[:4]) <= YEARS[1] else None
 
 
-def derive_caption(row: Mapping[str, str]) -> str:
-    """`{colour} {article type} for {wearer}, {usage} wear` in lower case, leaving out what is not available.
+def derive_caption(row: Mapping[str, str], template: str = CAPTION) -> str:
+    """The template's caption of a row in lower case, leaving out what is not available (data/caption.py).
 
     >>> derive_caption({"base_colour": "NA", "article_type": "Belts", "gender": "Unisex", "usage": "Casual"})
     'belts for men and women, casual wear'
     """
-    colour, article, gender, usage = (
-        (value(row[name]) or "").lower() for name in ("base_colour", "article_type", "gender", "usage")
-    )
-    product = f"{colour} {article} for {_WEARERS.get(gender, gender)}".strip()
-    return f"{product}, {usage} wear" if usage else product
+
+    def said(name: str) -> str | None:
+        word = (value(row.get(name, "")) or "").lower()
+        return _WEARERS.get(word, word) if name == "gender" else word
+
+    return caption.render(template, said)
 
 
-def row_id(row: Mapping[str, str], image_sha256: str | None) -> str:
+def row_id(row: Mapping[str, str], image_sha256: str | None, catalog: str = CATALOG) -> str:
     """16 hex digits of the SHA-256 over a row's text columns, as the drop gives them, and its image's hash.
 
-    The same product in two drops has the same row id exactly if nothing about it changed.
+    The same product in two drops has the same row id exactly if nothing about it changed. The catalog's name enters
+    only if it is not the default one, so that ids are what they were before there were others.
     """
     body = {name: row[name] for name in NAMES} | {"image_sha256": image_sha256}
+    if catalog != CATALOG:
+        body["catalog"] = catalog
     text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -118,11 +126,14 @@ def caseless(title: str) -> str:
 
 
 def products_schema() -> pa.Schema:
-    """Arrow schema of `products.parquet`: accepted rows, `NA` and empty fields as null."""
+    """Arrow schema of `products.parquet`: accepted rows, `NA` and empty fields as null.
+
+    Only the id is certain to be there: which other columns a catalog fills is its mapping's to say.
+    """
     import pyarrow as pa
 
     def field(column: Column) -> pa.Field:
-        return pa.field(column.name, pa.int32() if column.type == "year" else pa.string(), nullable=not column.filled)
+        return pa.field(column.name, pa.int32() if column.type == "year" else pa.string(), nullable=column.name != "id")
 
     return pa.schema([*_landed(), *map(field, COLUMNS), *_image(nullable=False)])
 
@@ -137,10 +148,18 @@ def quarantine_schema() -> pa.Schema:
     return pa.schema([*_landed(), *columns, *_image(nullable=True), *why])
 
 
+def withdrawn_schema() -> pa.Schema:
+    """Arrow schema of `withdrawn.parquet`: the products that a drop takes off the catalog."""
+    import pyarrow as pa
+
+    kinds = {"catalog": pa.string(), "id": pa.string(), "drop_id": pa.string(), "row": pa.int64()}
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in kinds.items()])
+
+
 def _landed() -> list[pa.Field]:
     import pyarrow as pa
 
-    kinds = {"row_id": pa.string(), "drop_id": pa.string(), "row": pa.int64()}
+    kinds = {"row_id": pa.string(), "drop_id": pa.string(), "catalog": pa.string(), "row": pa.int64()}
     return [pa.field(name, kind, nullable=False) for name, kind in kinds.items()]
 
 

@@ -44,16 +44,16 @@ def starter_rows(drop: str = "drop-1") -> tuple[Mapping[str, Any], ...]:
             image_key = images.get(source["id"], f"none-{source['id']}")
             row_id = hashlib.sha256(f"{drop} {source['id']}".encode()).hexdigest()[:16]
             year = int(row["year"]) if row["year"] else None
-            rows.append({**row, "year": year, "row_id": row_id, "drop_id": drop, "image_key": image_key,
-                         "group": number, "split": "train"})  # fmt: skip
+            rows.append({**row, "year": year, "row_id": row_id, "drop_id": drop, "catalog": schema.CATALOG,
+                         "image_key": image_key, "group": number, "split": "train"})  # fmt: skip
     return tuple(rows)
 
 
 def product(**values: Any) -> Row:
     """One dataset row with plain defaults; `derived_caption` follows the attributes."""
     row: Row = {
-        "row_id": "r0", "drop_id": "d", "id": "1", "title": None, "gender": "Men", "master_category": "Apparel",
-        "sub_category": "Topwear", "article_type": "Tshirts", "base_colour": "White", "season": None, "year": None,
+        "row_id": "r0", "drop_id": "d", "catalog": schema.CATALOG, "id": "1", "title": None, "gender": "Men",
+        "master_category": "Apparel", "sub_category": "Topwear", "article_type": "Tshirts", "base_colour": "White", "season": None, "year": None,
         "usage": "Casual", "image_key": "k0", "group": 0, "split": "train",
     } | values  # fmt: skip
     plain = {name: row[name] or "NA" for name in ("base_colour", "article_type", "gender", "usage")}
@@ -85,7 +85,8 @@ def write_drop(store: Path, name: str, rows: Iterable[Row], landed: int) -> Path
     """A landed drop under `store/drops`, as the dataset stage reads it."""
     folder = store / "drops" / name
     folder.mkdir(parents=True)
-    table = pa.Table.from_pylist([{"drop_id": name, **row} for row in rows], schema=schema.products_schema())
+    rows = [{"drop_id": name, "catalog": schema.CATALOG, **row} for row in rows]
+    table = pa.Table.from_pylist(rows, schema=schema.products_schema())
     pq.write_table(table, folder / "products.parquet")
     (folder / "report.json").write_text(json.dumps({"drop_id": name, "landed": landed}), encoding="utf-8")
     return folder
