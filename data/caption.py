@@ -31,6 +31,8 @@ def parts(template: str) -> tuple[Part, ...]:
     """The parts of a template. Raises ValueError where it is malformed or names no value."""
     found: list[Part] = []
     for literal, name, form, conversion in string.Formatter().parse(template):
+        if {"{", "}"} & set(literal):
+            raise ValueError("braces stand around the names of columns only")
         tail = _TAIL.match(literal) if name is not None else None
         after = literal if name is None else tail.group() if tail and found else ""
         if found and after:

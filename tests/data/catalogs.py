@@ -53,8 +53,8 @@ def product(**values: Any) -> Row:
     """One dataset row with plain defaults; `derived_caption` follows the attributes."""
     row: Row = {
         "row_id": "r0", "drop_id": "d", "catalog": schema.CATALOG, "id": "1", "title": None, "gender": "Men",
-        "master_category": "Apparel", "sub_category": "Topwear", "article_type": "Tshirts", "base_colour": "White", "season": None, "year": None,
-        "usage": "Casual", "image_key": "k0", "group": 0, "split": "train",
+        "master_category": "Apparel", "sub_category": "Topwear", "article_type": "Tshirts", "base_colour": "White",
+        "season": None, "year": None, "usage": "Casual", "image_key": "k0", "group": 0, "split": "train",
     } | values  # fmt: skip
     plain = {name: row[name] or "NA" for name in ("base_colour", "article_type", "gender", "usage")}
     return {"derived_caption": schema.derive_caption(plain)} | row

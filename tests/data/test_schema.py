@@ -51,6 +51,8 @@ def test_values(text: str, value: str | None) -> None:
     ({"usage": "NA"}, "black scarves for women"),
     ({"base_colour": ""}, "scarves for women, casual wear"),
     ({"gender": "Unisex", "base_colour": "NA", "usage": ""}, "scarves for men and women"),
+    ({"gender": "NA", "usage": " "}, "black scarves"),
+    ({"base_colour": "", "gender": "", "usage": "", "article_type": "NA"}, ""),
 ])  # fmt: skip
 def test_captions(change: dict[str, str], caption: str) -> None:
     assert schema.derive_caption(ROW | change) == caption
@@ -68,6 +70,20 @@ def test_the_template_gives_every_caption_of_the_starter_catalog(
 def test_the_row_id_is_a_plain_hash_anyone_can_repeat() -> None:
     body = json.dumps(ROW | {"image_sha256": "ab"}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     assert schema.row_id(ROW, "ab") == hashlib.sha256(body.encode()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize(("change", "image", "row_id"), [
+    ({}, "ab", "8e5fa0666a033261"), ({}, None, "a536ad480b48085d"),
+    ({"title": "NA", "season": "", "usage": "Smart Casual é"}, "ab", "55f94aa0b825d3a9"),
+])  # fmt: skip
+def test_row_ids_of_the_fashion_catalog_stay_what_they_were_in_version_1(
+    change: dict[str, str], image: str | None, row_id: str
+) -> None:
+    assert schema.row_id(ROW | change, image) == schema.row_id(ROW | change, image, schema.CATALOG) == row_id
+
+
+def test_products_of_two_catalogs_are_two_products() -> None:
+    assert len({schema.row_id(ROW, "ab", catalog) for catalog in ("fashion", "grocery", "toys")}) == 3
 
 
 @pytest.mark.parametrize("name", schema.NAMES)
@@ -88,6 +104,7 @@ def test_stored_columns() -> None:
     ]  # fmt: skip
     assert products.field("year").type == pa.int32()
     assert {field.name for field in products if field.nullable} == set(schema.NAMES) - {"id"}
+    assert schema.withdrawn_schema().names == ["catalog", "id", "drop_id", "row"]
     assert schema.quarantine_schema().field("year").type == pa.string()
     assert schema.quarantine_schema().names[-2:] == ["reasons", "messages"]
 
