@@ -69,16 +69,28 @@ def read(folder: Path) -> Record:
     """The record of an output folder. Raises `UserError` if it is absent, unreadable or does not match its own id."""
     path = folder / RECORD
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
-        stated = body.pop("id")
-        record = Record(**body)
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{path}: not found. Run the stage that makes {folder} (`dvc repro`).") from None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except ValueError as error:
         raise UserError(f"{path}: not a record ({error}). Rebuild {folder} with `dvc repro -f`.") from None
+    stated, record = parse(text, path)
     if record.id != stated:
         raise UserError(f"{path}: the content does not match its id {stated[:12]}; it was edited. Rebuild {folder}.")
     return record
+
+
+def parse(text: str, path: Path) -> tuple[str, Record]:
+    """(the id that a record.json states, its content). Raises `UserError` naming `path` if it is no record."""
+    try:
+        body = json.loads(text)
+        stated = str(body.pop("id"))
+        record = Record(**body)
+        for item in (*record.inputs, *record.outputs):
+            item["path"], item["hash"]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path}: not a record ({error}). Rebuild {path.parent} with `dvc repro -f`.") from None
+    return stated, record
 
 
 def verify(folder: Path) -> Record:
@@ -126,6 +138,12 @@ def hash_path(path: Path) -> str:
 def files_below(folder: Path) -> list[Path]:
     """Every regular file below `folder`, sorted by relative path."""
     return sorted((f for f in folder.rglob("*") if f.is_file()), key=lambda f: f.relative_to(folder).as_posix())
+
+
+def listing(record: Record) -> list[list[str]]:
+    """The (relative path, hash) pairs of a whole output folder, its record.json among them, sorted by path."""
+    text_hash = hashlib.sha256(record.to_json().encode()).hexdigest()
+    return sorted([[RECORD, text_hash], *([item["path"], item["hash"]] for item in record.outputs)])
 
 
 def write_run_facts(record_id: str, facts: Mapping[str, Any]) -> None:

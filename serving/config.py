@@ -8,6 +8,7 @@ from pathlib import Path
 SERVING = Path("runs/serving")
 REPOSITORY = SERVING / "models"
 GOLDEN = SERVING / "golden"  # golden/<endpoint>/<version>/: what each installed version must answer
+LINEAGE = SERVING / "lineage"  # lineage/<endpoint>/<version>/: the records and rows behind each version
 EXPORTS = Path("store/exports")
 MODELS = Path("store/models")
 VERDICTS = Path("store/verdicts")

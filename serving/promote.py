@@ -19,7 +19,7 @@ from data import record
 from data.params import UserError, section
 from data.record import Record
 from data.stage import log
-from serving import golden, lock, parity, registry, repository, server, verdicts
+from serving import golden, lineage, lock, parity, registry, repository, server, verdicts
 from serving.config import EXPORTS, GOLDEN, SERVING, PromotionConfig
 from serving.switch import Switch, keep_under_dvc, trained_model, undoing
 from serving.triton import Triton
@@ -64,7 +64,7 @@ def promote(method: str, *, endpoint: str | None = None, override_reason: str | 
         with undoing(lambda reason: _reject(switch, version, reason)):
             trained_model(method, made.summary["model_record"])
             verdict = _verdict(method, switch.endpoint, made.summary["model_record"], override_reason)
-            _stage(switch, version, export, made)
+            _stage(switch, version, export, made, lineage.keep(switch.endpoint, version, made.id, verdict))
             measured = _check(switch, version)
             registry.append(
                 switch.endpoint, version, "checked", verdict_record=verdict, override=override_reason, **measured
@@ -193,13 +193,13 @@ def _verdict(method: str, endpoint: str, model_record: str, override_reason: str
         return None
 
 
-def _stage(switch: Switch, version: int, export: Path, made: Record) -> None:
-    """Load the version under the candidate name."""
+def _stage(switch: Switch, version: int, export: Path, made: Record, kept: dict[str, Any]) -> None:
+    """Load the version under the candidate name. `kept` says which part of its lineage is kept beside it."""
     switch.drop_candidate()
     folder = repository.install(export, made, switch.candidate, version)
     repository.install_golden(export, switch.endpoint, version)
     switch.load(switch.candidate, [version])
-    registry.append(switch.endpoint, version, "staged", folder=folder)
+    registry.append(switch.endpoint, version, "staged", folder=folder, lineage=kept)
     log(f"[serving] version {version} is loaded as {switch.candidate}")
 
 

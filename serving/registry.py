@@ -1,6 +1,7 @@
 """Which version of which model answers an endpoint: an append-only history, and the aliases that follow from it.
 
 Every transition of the promotion state machine is one line of `registry.jsonl`, on disk before the next step begins.
+A line's `id` is the hash of its content, and `after` the id of the line before it, so that none can be changed unseen.
 The aliases `champion` and `previous` are a function of that history; `aliases.json` is their copy for readers, replaced
 by rename, so that a client that looks up the champion sees the old or the new one and never half a file.
 """
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from data.params import UserError, canonical
+from data.params import UserError, canonical, canonical_hash
 from data.record import write_atomically
 from serving.config import SERVING
 from serving.lock import me
@@ -53,7 +54,7 @@ def history(endpoint: str | None = None) -> list[dict[str, Any]]:
     Raises `UserError` naming the line that is not a transition.
     """
     try:
-        text = HISTORY.read_text(encoding="utf-8")
+        text = HISTORY.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return []
     lines = []
@@ -82,13 +83,39 @@ def append(endpoint: str, version: int, to: str, **facts: Any) -> dict[str, Any]
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"), "who": me(), "endpoint": endpoint,
         "version": version, "from": state, "to": to, **carried, **canonical(facts),
     }  # fmt: skip
+    lines = history()
+    entry["after"] = lines[-1].get("id") if lines else None
+    entry["id"] = canonical_hash(entry)
     HISTORY.parent.mkdir(parents=True, exist_ok=True)
     with HISTORY.open("a+b") as stream:
         _drop_torn_line(stream)
-        stream.write(json.dumps(entry, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+        stream.write(_line(entry))
         stream.flush()
         os.fsync(stream.fileno())
     return entry
+
+
+def damage() -> list[tuple[int, str]]:
+    """(line number, what is wrong) of the lines that are not as they were written; empty if the history is whole."""
+    found: list[tuple[int, str]] = []
+    before: str | None = None
+    known = True  # whether `before` can be relied on
+    content = HISTORY.read_bytes() if HISTORY.is_file() else b""
+    for number, line in enumerate(content.splitlines(keepends=True), start=1):
+        try:
+            entry = json.loads(line)
+            stated, after = entry.pop("id"), entry["after"]
+            intact = stated == canonical_hash(entry) and line == _line({**entry, "id": stated})
+        except (ValueError, KeyError, AttributeError, TypeError):
+            found.append((number, "cannot be read as a transition with an id"))
+            known = False
+            continue
+        if not intact:
+            found.append((number, "was changed: its content does not have the id that it states"))
+        elif known and after != before:
+            found.append((number, "does not follow the line before it: lines were removed or put in"))
+        before, known = stated, intact
+    return found
 
 
 def describe(endpoint: str, version: int) -> dict[str, Any]:
@@ -140,6 +167,10 @@ def live_versions() -> dict[str, int]:
     """The champion of every endpoint that has one: what a server loads when it starts."""
     names = sorted({entry["endpoint"] for entry in history()})
     return {name: found for name in names if (found := aliases(name).champion) is not None}
+
+
+def _line(entry: dict[str, Any]) -> bytes:
+    return json.dumps(entry, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
 def _drop_torn_line(stream: Any) -> None:

@@ -18,7 +18,7 @@ from data import record
 from data.params import UserError, canonical_hash
 from data.record import Record, write_atomically
 from serving import registry
-from serving.config import CANDIDATE, GOLDEN, REPOSITORY, SERVING
+from serving.config import CANDIDATE, GOLDEN, LINEAGE, REPOSITORY, SERVING
 from serving.model_config import CONFIG, parameter
 
 TEMPLATE = "template.pbtxt"
@@ -115,6 +115,7 @@ def remove_version(endpoint: str, version: int) -> None:
     """Delete what was kept of a version that never went live."""
     shutil.rmtree(version_folder(endpoint, version), ignore_errors=True)
     shutil.rmtree(GOLDEN / endpoint / str(version), ignore_errors=True)
+    shutil.rmtree(LINEAGE / endpoint / str(version), ignore_errors=True)
 
 
 def _exported_model(export: Path) -> Path:
