@@ -1,7 +1,12 @@
 """Decode, check and resize images: the only place where bytes from outside become pixels.
 
 Safe by order: the number of bytes first, then the format, then the size stated in the header, and only then the
-decoder runs. Training, evaluation and serving all use `decode_rgb` and `to_pixels`, so they see the same pixels.
+decoder runs, for large pictures one at a time. The content decides, never the file's name. Training, evaluation and
+serving all use `decode_rgb` and `to_pixels`, so they see the same pixels.
+
+A picture has one answer to what it shows: animations are refused, since a person may look at another frame than the
+model does. What lands is nothing but a picture: a file with something after the picture's end (an archive, a page, a
+second picture) is refused by `examine`. Notes inside a picture (comments, profiles) are left behind when it is decoded.
 """
 
 from __future__ import annotations
@@ -9,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,14 +24,20 @@ from typing import Literal, TypeVar
 import numpy as np
 from PIL import Image, ImageOps
 
+from data import image_files
 from data.params import UserError
 
 T = TypeVar("T")
 R = TypeVar("R")
 FORMATS = ("JPEG", "PNG", "WEBP")
-Reason = Literal["empty", "too_many_bytes", "not_an_image", "too_many_pixels", "damaged"]
+Reason = Literal[
+    "empty", "too_many_bytes", "not_an_image", "too_many_pixels", "animated", "more_than_an_image", "damaged"
+]  # fmt: skip
 THREADS = min(4, os.cpu_count() or 1)
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `ImageLimits` decides, and raises
+ROWS = 512  # of pixels hashed at once
+LARGE = 8_000_000  # pixels above which pictures are decoded one at a time: each takes up to 27 bytes a pixel
+_TURN = threading.Lock()
 BATCH = 64  # images per task of `in_threads`: large enough that handing over costs nothing
 
 
@@ -65,7 +77,7 @@ def decode_rgb(data: bytes, *, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Im
     Raises `ImageError` for empty, oversized, truncated or foreign bytes; the pixels an image claims to have are checked
     against `limits` from its header, before any memory is spent on them.
     """
-    return _to_rgb(_open(data, limits))
+    return _decoded(_open(data, limits))
 
 
 def to_pixels(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
@@ -82,7 +94,8 @@ def to_pixels(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
 def pixel_key(image: Image.Image) -> str:
     """`image_key`: 32 hex digits of the SHA-256 over size and RGB pixels, equal for files showing the same picture."""
     digest = hashlib.sha256(f"{image.width}x{image.height}\n".encode())
-    digest.update(image.tobytes())
+    for top in range(0, image.height, ROWS):  # the same bytes as of the whole, without a copy of it
+        digest.update(image.crop((0, top, image.width, min(top + ROWS, image.height))).tobytes())
     return digest.hexdigest()[:32]
 
 
@@ -95,10 +108,16 @@ def grey_std(image: Image.Image) -> float:
 
 
 def examine(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> ImageFacts:
-    """Decode once and keep only the facts. Raises `ImageError` like `decode_rgb`."""
+    """Decode once and keep only the facts.
+
+    Raises `ImageError` like `decode_rgb`, and for a file that holds more than its picture (a polyglot).
+    """
     opened = _open(data, limits)
     mode = opened.mode
-    image = _to_rgb(opened)
+    if more := image_files.trailing(data):
+        message = f"the file goes on after its picture ends ({len(more):,} bytes, {_beginning(more)}); save it again."
+        raise ImageError("more_than_an_image", message)
+    image = _decoded(opened)
     return ImageFacts(
         width=image.width,
         height=image.height,
@@ -131,15 +150,29 @@ def _open(data: bytes, limits: ImageLimits) -> Image.Image:
         raise ImageError(
             "too_many_bytes", f"the image has {len(data):,} bytes, more than {limits.max_bytes:,}; send a smaller file."
         )
+    _check_size(image_files.webp_size(data), limits)
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError:
         raise ImageError("too_many_pixels", _bomb("more pixels than Pillow would open", limits)) from None
     except Exception as error:  # Pillow's readers raise whatever a damaged header leads them to
         raise ImageError("not_an_image", f"not a JPEG, PNG or WebP image ({_words(error)}); convert it.") from None
-    if image.width * image.height > limits.max_pixels:
-        raise ImageError("too_many_pixels", _bomb(f"{image.width} x {image.height} pixels", limits))
+    _check_size(image.size, limits)
+    if image.format != "MPO" and getattr(image, "is_animated", False):  # an MPO is a photo with its own preview
+        raise ImageError("animated", f"the image is an animation of {_frames(image)} frames; send one still picture.")
     return image
+
+
+def _check_size(size: tuple[int, int] | None, limits: ImageLimits) -> None:
+    if size and size[0] * size[1] > limits.max_pixels:
+        raise ImageError("too_many_pixels", _bomb(f"{size[0]} x {size[1]} pixels", limits))
+
+
+def _decoded(image: Image.Image) -> Image.Image:
+    if image.width * image.height <= LARGE:
+        return _to_rgb(image)
+    with _TURN:
+        return _to_rgb(image)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -159,6 +192,15 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _bomb(found: str, limits: ImageLimits) -> str:
     return f"the image claims {found}, above the limit of {limits.max_pixels:,}; send a smaller picture."
+
+
+def _frames(image: Image.Image) -> int:
+    return int(getattr(image, "n_frames", 1))
+
+
+def _beginning(data: bytes) -> str:
+    """The first bytes in a message: `PK\\x03\\x04...`."""
+    return f"{data[:12]!r}"[1:]
 
 
 def _words(error: Exception) -> str:
