@@ -5,9 +5,9 @@ Parquet keeps a repeated value once, in a dictionary. Read as such, a file can b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from data.params import UserError
 
@@ -15,17 +15,34 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+T = TypeVar("T")
+MAX_FIELD = 1 << 24  # characters of one field; up to this it is a rule's to judge, beyond it no catalog text
 MAX_ROWS = 50_000_000
 ALWAYS = 1_000_000_000  # bytes that any file may unfold to
 TIMES = 20  # and how many times its own size a larger one may
 BATCH = 1 << 14  # rows measured at a time
 
 
+def guarded(read: Callable[[], T], name: str) -> T:
+    """`read()`. Raises `UserError` naming the parquet file `name` for whatever Arrow says of a damaged one."""
+    import pyarrow as pa
+
+    try:
+        return read()
+    except (pa.ArrowException, OSError, ValueError, KeyError, MemoryError) as error:
+        words = " ".join(str(error).split())[:120]
+        raise UserError(f"{name}: not a readable parquet file, it may be cut off ({words}); copy it again.") from None
+
+
 def check_parquet(path: Path, name: str, columns: Sequence[str]) -> None:
     """Raise `UserError` if reading `columns` would take far more memory than the file's size lets expect.
 
-    Takes the memory of one page and one batch. Raises whatever Arrow says of a damaged file.
+    Takes the memory of one page and one batch.
     """
+    guarded(lambda: _check(path, name, columns), name)
+
+
+def _check(path: Path, name: str, columns: Sequence[str]) -> None:
     limit = max(ALWAYS, TIMES * path.stat().st_size)
     with _coded(path, columns) as file:
         if file.metadata.num_rows > MAX_ROWS:
