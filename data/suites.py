@@ -1,7 +1,8 @@
 """STAGE  Benchmark suites from the test split, the fixed exam that every model sits.
 
 compositional: photo, caption and one hard negative; a model is right if it scores the caption strictly higher.
-retrieval: title to photo and back, over the whole test split; products with one title are all correct.
+retrieval: title to photo and back, over the whole test split; products with one title are all correct. In a catalog
+without titles, derived captions take their place.
 attributes: photo and title; a model is right if it gives the product's own class the highest probability.
 composed: photo and a wish ("in red"); right are the test photos that differ in exactly that.
 """
@@ -180,15 +181,18 @@ def compositional(generator: Generator, rows: Iterable[Row]) -> list[Row]:
 
 
 def retrieval(rows: Iterable[Row]) -> list[Row]:
-    """One item per test product with a title."""
-    return [
-        {
-            "item_id": item_id(row["row_id"], "title", "retrieval", row["title"]), "row_id": row["row_id"],
-            "image_key": row["image_key"], "group": row["group"], "caption": clean(row["title"]),
-            "title_key": title_key(row["title"]),
-        }
-        for row in rows if title_key(row["title"])
-    ]  # fmt: skip
+    """One item per test product with a title, or with a derived caption if no product of its catalog has a title."""
+    rows = list(rows)
+    titled = {row["catalog"] for row in rows if title_key(row["title"])}
+    items = []
+    for row in rows:
+        kind, column = ("title", "title") if row["catalog"] in titled else ("derived", "derived_caption")
+        if key := title_key(row[column]):
+            items.append({
+                "item_id": item_id(row["row_id"], kind, "retrieval", row[column]), "row_id": row["row_id"],
+                "image_key": row["image_key"], "group": row["group"], "caption": clean(row[column]), "title_key": key,
+            })  # fmt: skip
+    return items
 
 
 if __name__ == "__main__":

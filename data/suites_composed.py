@@ -1,8 +1,8 @@
 """The composed suite: this photo, but "in red". The answers are test photos that differ in exactly that one attribute.
 
 Compared are the attributes one can see: article type, colour, gender and usage. The season is a date of the shop's
-calendar, so it neither makes two products differ nor is it ever asked for. A product of which one of the four is
-unknown is neither asked about nor an answer.
+calendar, so it neither makes two products differ nor is it ever asked for. A product of which one of them is unknown is
+neither asked about nor an answer, unless its whole catalog lacks the attribute: then the others are compared.
 """
 
 from __future__ import annotations
@@ -38,28 +38,30 @@ def composed(test: Sequence[Mapping[str, Any]], most: int) -> list[Row]:
     """
     photos: dict[Key, set[str]] = defaultdict(set)
     values: dict[tuple[str, Key], set[str]] = defaultdict(set)  # which values of an attribute occur with the same rest
-    for row in test:
-        if key := _key(row):
+    lacking = _lacking(test)
+    keys = [_key(row, lacking[row["catalog"]]) for row in test]
+    for row, key in zip(test, keys, strict=True):
+        if key:
             photos[key].add(row["image_key"])
             for place, name in enumerate(CHANGES):
                 values[name, key[:place] + key[place + 1 :]].add(key[place])
     items = [
         min(asked, key=lambda item: str(item["item_id"]))
-        for row in test if (key := _key(row))
+        for row, key in zip(test, keys, strict=True) if key
         for place, name in enumerate(CHANGES)
-        if (asked := list(_questions(row, name, place, values[name, key[:place] + key[place + 1 :]], photos)))
+        if (asked := list(_questions(row, key, place, values[name, key[:place] + key[place + 1 :]], photos)))
     ]  # fmt: skip
     return balance(items, most, by="changed")
 
 
 def _questions(
-    row: Mapping[str, Any], name: str, place: int, values: Iterable[str], photos: Mapping[Key, set[str]]
+    row: Mapping[str, Any], key: Key, place: int, values: Iterable[str | None], photos: Mapping[Key, set[str]]
 ) -> Iterator[Row]:
-    """Every question about a product that changes the attribute `name`."""
-    key = _key(row)
-    for value in values:
+    """Every question about a product that changes the attribute at `place`."""
+    name = tuple(CHANGES)[place]
+    for value in values if key[place] is not None else ():
         targets = photos[(*key[:place], value, *key[place + 1 :])] - {row["image_key"]}
-        if value != row[name] and targets:
+        if value is not None and value != key[place] and targets:
             yield {
                 "item_id": item_id(row["row_id"], "composed", name, value), "row_id": row["row_id"],
                 "image_key": row["image_key"], "group": row["group"], "changed": name, "value": value,
@@ -77,10 +79,17 @@ def condition(name: str, value: str) -> str:
     return CHANGES[name].format(UNISEX.get(word, word) if name == "gender" else word)
 
 
-def _key(row: Mapping[str, Any]) -> Key:
-    """A product's compared attributes, or () if one is unknown."""
-    key = tuple(row[name] for name in CHANGES)
-    return () if None in key else key
+def _lacking(rows: Iterable[Mapping[str, Any]]) -> dict[str, frozenset[str]]:
+    """{catalog: the compared attributes that none of its products has}."""
+    had: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        had[row["catalog"]].update(name for name in CHANGES if row[name] is not None)
+    return {catalog: frozenset(CHANGES) - names for catalog, names in had.items()}
+
+
+def _key(row: Mapping[str, Any], lacking: frozenset[str]) -> Key:
+    """A product's compared attributes, or () if one is unknown. Those that its catalog lacks are None."""
+    return () if any(row[name] is None and name not in lacking for name in CHANGES) else tuple(map(row.get, CHANGES))
 
 
 def change_table(items: Iterable[Row]) -> list[Row]:

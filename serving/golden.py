@@ -51,13 +51,15 @@ class Case:
 
 def inputs(dataset: Path, config: ExportConfig) -> list[tuple[str, str | None, bytes | None]]:
     """(name, text, image) of every golden input. Raises `UserError` if the test split is too small to draw from."""
-    table = pq.read_table(
-        dataset / "products.parquet", columns=["id", "title", "image_key"], filters=[("split", "=", "test")]
-    ).sort_by("id")
-    rows = [row for row in table.to_pylist() if row["title"]]
+    columns = ["id", "title", "derived_caption", "image_key"]
+    table = pq.read_table(dataset / "products.parquet", columns=columns, filters=[("split", "=", "test")]).sort_by("id")
+    products = table.to_pylist()
+    rows = [row for row in products if row["title"]]
+    if not rows:  # a catalog without titles
+        rows = [row | {"title": row["derived_caption"]} for row in products if row["derived_caption"]]
     if not rows:
         raise UserError(
-            f"{dataset / 'products.parquet'}: the test split has no titled product to take golden inputs from."
+            f"{dataset / 'products.parquet'}: the test split has no product with a text to take golden inputs from."
         )
     photos = _spread(rows, config.golden_images)
     pairs = _spread(rows[len(rows) // 2 :] + rows[: len(rows) // 2], config.golden_pairs)

@@ -145,7 +145,8 @@ class Source:
         self.texts = Texts(captions + (self.candidates.texts if self.candidates else []), encoder)
         own = [[self.texts.place.get(t, -1) if t else -1 for t in pair] for pair in products.captions]
         self.own = np.array(own, dtype=np.int64)
-        self.negative_places = np.array([self.texts.place[t] for t in self.candidates.texts] if self.candidates else [])
+        places = [self.texts.place[t] for t in self.candidates.texts] if self.candidates else []
+        self.negative_places = np.array(places, dtype=np.int64)
         self.pieces = pieces_of(config)
         self.plan = self._plan()
         if not self.plan:

@@ -15,10 +15,14 @@ AT = (1, 5, 10)
 
 
 def retrieval(encoder: DualEncoder, products: Products, dataset: Path) -> dict[str, float]:
-    """`val_t2i_R@k` and `val_i2t_R@k` between distinct titles and distinct photos; equal titles are all correct."""
-    rows = [
-        (title_key(title), title, key) for (title, _), key in zip(products.captions, products.image_keys, strict=True)
-    ]
+    """`val_t2i_R@k` and `val_i2t_R@k` between distinct titles and distinct photos; equal titles are all correct.
+
+    Where no product has a title, derived captions take their place.
+    """
+    asked = [title for title, _ in products.captions]
+    if not any(asked):
+        asked = [derived for _, derived in products.captions]
+    rows = [(title_key(text), text, key) for text, key in zip(asked, products.image_keys, strict=True)]
     titles = {key: text for key, text, _ in rows if key and text}
     photos = sorted({photo for key, _, photo in rows if key})
     title_place = {key: i for i, key in enumerate(titles)}

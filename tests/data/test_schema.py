@@ -100,7 +100,8 @@ def test_stored_columns() -> None:
     """Later stages read these names and types; a change here is a change of `schema.VERSION`."""
     products = schema.products_schema()
     assert products.names == [
-        "row_id", "drop_id", "catalog", "row", *schema.NAMES, "image", "image_sha256", "image_key", "width", "height", "mode",
+        "row_id", "drop_id", "catalog", "row", *schema.NAMES,
+        "image", "image_sha256", "image_key", "width", "height", "mode",
     ]  # fmt: skip
     assert products.field("year").type == pa.int32()
     assert {field.name for field in products if field.nullable} == set(schema.NAMES) - {"id"}

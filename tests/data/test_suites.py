@@ -130,6 +130,18 @@ def test_retrieval_leaves_untitled_products_out_and_cleans_titles() -> None:
     assert len({item["item_id"] for item in found}) == 2
 
 
+def test_a_catalog_without_titles_is_asked_by_its_derived_captions() -> None:
+    home = [
+        product(catalog="home", row_id=f"h{n}", derived_caption=said)
+        for n, said in enumerate(["a photo of a hat", None, "A photo of  a HAT"])
+    ]
+    found = retrieval([product(title="Puma Tee"), product(title=None, row_id="r1"), *home])
+    assert [(item["row_id"], item["caption"]) for item in found] == [
+        ("r0", "Puma Tee"), ("h0", "a photo of a hat"), ("h2", "A photo of a HAT"),
+    ]  # fmt: skip
+    assert found[1]["title_key"] == found[2]["title_key"]
+
+
 def test_item_ids_tell_parts_apart() -> None:
     assert item_id("ab", "c") != item_id("a", "bc")
     assert len(item_id("x")) == 16
@@ -231,6 +243,25 @@ def test_unknown_attributes_are_neither_asked_about_nor_answers() -> None:
     assert "k2" not in {key for item in found for key in item["targets"]}
     rows[1]["season"] = "Fall"  # nothing one could see
     assert composed(rows, 9) == found
+
+
+def test_an_attribute_that_a_whole_catalog_lacks_does_not_count() -> None:
+    """Of a grocer's products nobody wears, colours and kinds are asked for; nothing is said of another catalog's."""
+    fruit = [("Apple", "Red"), ("Apple", "Green"), ("Pear", "Green"), ("Pear", None)]
+    rows = [
+        product(catalog="grocery", row_id=f"g{n}", image_key=f"g{n}", article_type=kind, base_colour=colour,
+                gender=None, usage=None, split="test")
+        for n, (kind, colour) in enumerate(fruit)
+    ]  # fmt: skip
+    asked = {(item["row_id"], item["condition"]): item["targets"] for item in composed(rows, 9)}
+    assert asked == {
+        ("g0", "in green"): ["g1"], ("g1", "in red"): ["g0"], ("g1", "as pear"): ["g2"], ("g2", "as apple"): ["g1"],
+    }  # fmt: skip
+    both = composed([*shop(), *rows, product(row_id="r8", image_key="k8", usage=None, split="test")], 9)
+    assert both == [*composed(shop(), 9), *composed(rows, 9)]
+    run = Checks()
+    check_composed(run, both, [*shop(), *rows])  # type: ignore[arg-type]
+    assert run.failed == []
 
 
 def test_at_most_so_many_items_per_change_and_the_same_ones_in_a_larger_shop() -> None:

@@ -138,7 +138,7 @@ def test_a_method_without_endpoint_is_refused(home: Path, capsys: pytest.Capture
 def test_an_empty_test_split_is_refused(home: Path) -> None:
     train_and_val = pq.read_table(DATASET / "products.parquet", filters=[("split", "!=", "test")])
     pq.write_table(train_and_val, DATASET / "products.parquet")
-    with pytest.raises(UserError, match="test split has no titled product"):
+    with pytest.raises(UserError, match="test split has no product with a text"):
         golden.inputs(DATASET, ExportConfig())
 
 
