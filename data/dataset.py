@@ -1,7 +1,8 @@
 """STAGE  Merge the accepted drops into one dataset, keep duplicates together, and split it without leaks.
 
-A later drop's row with the same id replaces the earlier one. The result holds one row per product, one picture per
-distinct image, and the statistics that people and checks look at.
+A later drop's row of the same product replaces the earlier one, and a withdrawal takes the product out. The result
+holds one row per product, one picture per distinct image, the rows that fit no split, and the statistics that people
+and checks look at.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,17 +20,24 @@ import pyarrow.parquet as pq
 
 from data import stage
 from data.dataset_pictures import draw_contact_sheet, draw_distributions
+from data.dataset_rows import (
+    Drop,
+    Products,
+    held_back_table,
+    landed_drops,
+    nearby,
+    read_rows,
+    read_withdrawals,
+    settle,
+    to_table,
+)
+from data.images import in_threads
+from data.lookalikes import Looks, lookalikes, looks
 from data.params import UserError, section
-from data.splits import assign, group_rows, split_key
 from data.statistics import check_dataset, drift, statistics, summary
-from data.text import title_key
 
 DROPS, OUT = Path("store/drops"), Path("store/dataset")
 ROW_GROUP = 512  # images per parquet row group: a reader takes what it needs without holding the catalog
-TEXT_COLUMNS = (
-    "row_id", "drop_id", "id", "title", "gender", "master_category", "sub_category", "article_type", "base_colour",
-    "season", "year", "usage", "derived_caption", "image_key",
-)  # fmt: skip
 IMAGE_SCHEMA = pa.schema(
     [("image_key", pa.string()), ("jpeg", pa.binary()), ("width", pa.int32()), ("height", pa.int32())]
 )
@@ -50,18 +58,6 @@ class DatasetConfig:
             raise ValueError("max_drift is a total variation distance; it must lie in (0, 1]")
 
 
-@dataclass(frozen=True)
-class Drop:
-    """One accepted drop: its folder and its place in the order of landing."""
-
-    folder: Path
-    landed: int
-
-    @property
-    def products(self) -> Path:
-        return self.folder / "products.parquet"
-
-
 def main(argv: list[str] | None = None) -> int:
     return stage.main(build, description=__doc__, argv=argv)
 
@@ -76,23 +72,35 @@ def build(args: argparse.Namespace) -> None:
             return
         drops = landed_drops(DROPS)
         rows = read_rows(drops)
-        products = split_products(rows, params)
-        run.log(f"{len(products)} products in {products['group'].nunique()} groups from {len(drops)} drop(s)")
-        pq.write_table(to_table(products), run.out / "products.parquet", compression="zstd")
-        write_images(run, drops, products, run.out / "images.parquet")
-        report(run, rows, products, params)
+        near = look(run, drops, rows)
+        shares = {"val_share": params.val_share, "test_share": params.test_share}
+        products = settle(rows, read_withdrawals(drops), near, **shares)
+        if products.rows.empty:
+            raise UserError(
+                f"{DROPS}: every product was withdrawn. Land one: `python -m data.land data/starter/drop-1`."
+            )
+        run.log(f"{len(products.rows)} products in {products.rows['family'].nunique()} families "
+                f"from {len(drops)} drop(s)")  # fmt: skip
+        pq.write_table(to_table(products.rows), run.out / "products.parquet", compression="zstd")
+        pq.write_table(held_back_table(products.held_back), run.out / "held_back.parquet", compression="zstd")
+        write_images(run, drops, products.rows, run.out / "images.parquet")
+        report(run, products, near, params)
 
 
-def report(run: stage.Run, rows: pd.DataFrame, products: pd.DataFrame, params: DatasetConfig) -> None:
+def report(run: stage.Run, made: Products, near: Mapping[str, list[str]], params: DatasetConfig) -> None:
     """Statistics, checks and pictures of a finished dataset, into the record and beside it."""
-    found = statistics(products) | {"drift": drift(products), "replaced_rows": len(rows) - len(products)}
+    products = made.rows
+    found = statistics(products) | {
+        "drift": drift(products), "replaced_rows": made.replaced, "withdrawn_products": made.withdrawn,
+        "held_back_rows": len(made.held_back),
+    }  # fmt: skip
     (run.out / "statistics.json").write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     run.summary(**summary(found))
     run.table("splits", found["splits"])
     if found["drift"]:
         run.table("drift of the last drop", found["drift"])
     shares = {"val": params.val_share, "test": params.test_share}
-    for check in check_dataset(products, run.out / "images.parquet", shares, params.max_drift):
+    for check in check_dataset(made, near, run.out / "images.parquet", shares, params.max_drift):
         run.check(**check)
     sheet, plot = run.out / "contact_sheet.png", run.out / "distributions.png"
     draw_contact_sheet(products, run.out / "images.parquet", sheet)
@@ -101,49 +109,13 @@ def report(run: stage.Run, rows: pd.DataFrame, products: pd.DataFrame, params: D
     run.picture("splits and attributes", plot)
 
 
-def landed_drops(folder: Path) -> list[Drop]:
-    """The accepted drops under `folder` in the order in which they landed, by the number in their `report.json`."""
-    drops = []
-    for path in sorted(folder.glob("[!.]*/report.json")):  # a landing under way is hidden
-        try:
-            landed = int(json.loads(path.read_text(encoding="utf-8"))["landed"])
-        except (ValueError, TypeError, KeyError):
-            raise UserError(f"{path}: not a report. Restore it with `dvc checkout`, or land the drop again.") from None
-        if (path.parent / "products.parquet").is_file():
-            drops.append(Drop(path.parent, landed))
-    if not drops:
-        raise UserError(f"{folder}: no accepted drop. Land one first: `python -m data.land data/starter/drop-1`.")
-    return sorted(drops, key=lambda drop: drop.landed)
-
-
-def read_rows(drops: list[Drop]) -> pd.DataFrame:
-    """Every accepted row of every drop, in landing order, without the pictures."""
-    tables = [pq.read_table(drop.products, columns=list(TEXT_COLUMNS)) for drop in drops]
-    rows = pa.concat_tables(tables).to_pandas(types_mapper=_nullable)
-    if rows.empty:
-        raise UserError(f"{DROPS}: the accepted drops hold no row. Look at their quarantine tables.")
-    return rows
-
-
-def split_products(rows: pd.DataFrame, params: DatasetConfig) -> pd.DataFrame:
-    """One row per product id, the last landed, with `group` and `split`.
-
-    Groups are formed over replaced rows too: what a product once was keeps its place in train (data/splits.py).
-    """
-    titles = [title_key(title) if isinstance(title, str) else None for title in rows["title"]]
-    pictures = rows["image_key"].tolist()
-    groups = group_rows(titles, pictures, rows["id"].tolist())
-    keys = map(split_key, titles, pictures)
-    splits = assign(groups, keys, val_share=params.val_share, test_share=params.test_share)
-    products = rows.assign(group=groups, split=splits)
-    return products[~products.duplicated("id", keep="last")].reset_index(drop=True)
-
-
-def to_table(products: pd.DataFrame) -> pa.Table:
-    """The contract's columns and types of `products.parquet`."""
-    kinds = {"year": pa.int32(), "group": pa.int64()}
-    fields = [(name, kinds.get(name, pa.string())) for name in (*TEXT_COLUMNS, "group", "split")]
-    return pa.Table.from_pandas(products, schema=pa.schema(fields), preserve_index=False).replace_schema_metadata()
+def look(run: stage.Run, drops: list[Drop], rows: pd.DataFrame) -> dict[str, list[str]]:
+    """{picture: the earlier ones that look the same}, over every picture ever landed."""
+    keys = list(dict.fromkeys(rows["image_key"]))
+    found: list[Looks] = []
+    for table in run.progress(_first_pictures(drops, keys), what="batches of pictures looked at"):
+        found += in_threads(looks, table["jpeg"].to_pylist())
+    return nearby(keys, lookalikes(found))
 
 
 def write_images(run: stage.Run, drops: list[Drop], products: pd.DataFrame, path: Path) -> None:
@@ -167,10 +139,11 @@ def _row_groups(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         yield held.combine_chunks()
 
 
-def _first_pictures(drops: list[Drop], wanted: set[str]) -> Iterator[pa.Table]:
+def _first_pictures(drops: list[Drop], wanted: Iterable[str]) -> Iterator[pa.Table]:
+    """The wanted pictures in the order in which they first landed."""
     left = set(wanted)
     columns = ["image_key", "image", "width", "height"]
-    for drop in drops:
+    for drop in (drop for drop in drops if drop.products.is_file()):
         for batch in pq.ParquetFile(drop.products).iter_batches(ROW_GROUP, columns=columns):
             keep = []
             for key in batch.column("image_key").to_pylist():
@@ -178,10 +151,6 @@ def _first_pictures(drops: list[Drop], wanted: set[str]) -> Iterator[pa.Table]:
                 left.discard(key)
             table = pa.Table.from_batches([batch]).filter(pa.array(keep, pa.bool_()))
             yield table.rename_columns(IMAGE_SCHEMA.names).cast(IMAGE_SCHEMA)
-
-
-def _nullable(kind: pa.DataType) -> object:
-    return pd.Int32Dtype() if pa.types.is_integer(kind) else None
 
 
 if __name__ == "__main__":

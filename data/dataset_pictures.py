@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -39,7 +39,7 @@ def draw_contact_sheet(products: pd.DataFrame, images: Path, path: Path) -> None
             photos[row.image_key],
             (
                 Line(f"{row.article_type} · {ranked[row.article_type]:,}", INK, 14, 1),
-                Line(row.title if isinstance(row.title, str) else row.derived_caption, FAINT, 12, 2),
+                Line(_name(row), FAINT, 12, 2),
             ),
             (row.split, SPLIT_COLOURS[row.split]),
         )
@@ -69,7 +69,7 @@ def draw_distributions(products: pd.DataFrame, path: Path) -> None:
     _years(axes["year"], products)
     axes["types"].legend(frameon=False, loc="lower right")
     figure.suptitle(
-        f"{len(products):,} products in {products['group'].nunique():,} groups", fontsize=15, x=0.01, ha="left"
+        f"{len(products):,} products in {products['family'].nunique():,} families", fontsize=15, x=0.01, ha="left"
     )
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
@@ -115,3 +115,8 @@ def _plain(axis: Axes, title: str) -> None:
 
 def _swatch(colour: str) -> str:
     return SWATCHES.get(colour, colour.lower() if " " not in colour else FAINT)
+
+
+def _name(row: Any) -> str:
+    """A product's title, or what else says what it is."""
+    return next((text for text in (row.title, row.derived_caption) if isinstance(text, str)), "")

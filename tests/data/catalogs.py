@@ -68,9 +68,11 @@ def jpeg(number: int) -> bytes:
     return stream.getvalue()
 
 
-def landed_row(number: int, source: Mapping[str, Any], picture: int | None = None) -> Row:
-    """A row as `land` writes it, from a dataset-like row and a picture number."""
-    data = jpeg(number if picture is None else picture)
+def landed_row(
+    number: int, source: Mapping[str, Any], picture: int | None = None, image: bytes | None = None
+) -> Row:  # fmt: skip
+    """A row as `land` writes it, from a dataset-like row and a picture number, or the picture itself."""
+    data = image or jpeg(number if picture is None else picture)
     facts = examine(data)
     text = {name: str(source[name] or "") for name in schema.NAMES}
     sha = hashlib.sha256(data).hexdigest()
