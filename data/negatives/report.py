@@ -8,12 +8,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from data.negatives.audit import violations
 from data.negatives.blind import blind_table
 from data.negatives.captions import CAPTION_KINDS
 from data.negatives.edits import EDITS, seed_of
 from data.negatives.filters import REASONS
 from data.negatives.generate import Generator
+from data.negatives.hard_rule import violations
 from data.negatives.swaps import KINDS
 from data.stage import Run
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from catalogs import product, starter_rows
 
-from data.negatives.audit import violations
 from data.negatives.blind import BlindReader
 from data.negatives.build import generate, make_generator
 from data.negatives.captions import Product
 from data.negatives.edits import EDIT_TYPES, EDITS
 from data.negatives.filters import Facts
+from data.negatives.hard_rule import violations
 from data.negatives.lexicon import find
 from data.negatives.report import draw_one
 from data.negatives.vocabulary import Pool

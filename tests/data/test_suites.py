@@ -12,7 +12,7 @@ from catalogs import landed_row, product, starter_rows, workspace, write_drop
 
 from data import dataset, record, suites
 from data.negatives import build
-from data.negatives.audit import violations
+from data.negatives.hard_rule import violations
 from data.params import UserError, strict
 from data.splits import position, split_key
 from data.suites import Suites, SuitesConfig, check_unseen, retrieval
