@@ -30,6 +30,7 @@ from data.params import UserError
 T = TypeVar("T")
 R = TypeVar("R")
 FORMATS = ("JPEG", "PNG", "WEBP")
+STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF")  # of the three formats' files
 Reason = Literal[
     "empty", "too_many_bytes", "not_an_image", "too_many_pixels", "animated", "more_than_an_image", "damaged"
 ]  # fmt: skip
@@ -156,6 +157,8 @@ def _open(data: bytes, limits: ImageLimits) -> Image.Image:
     except Image.DecompressionBombError:
         raise ImageError("too_many_pixels", _bomb("more pixels than Pillow would open", limits)) from None
     except Exception as error:  # Pillow's readers raise whatever a damaged header leads them to
+        if data.startswith(STARTS):
+            raise _damaged(error) from None
         raise ImageError("not_an_image", f"not a JPEG, PNG or WebP image ({_words(error)}); convert it.") from None
     _check_size(image.size, limits)
     if image.format != "MPO" and getattr(image, "is_animated", False):  # an MPO is a photo with its own preview
@@ -178,16 +181,25 @@ def _decoded(image: Image.Image) -> Image.Image:
 def _to_rgb(image: Image.Image) -> Image.Image:
     try:
         image.load()
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I;16"):  # convert() would clip 16-bit grey to white instead of scaling it
-            return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            white = Image.new("RGBA", image.size, "white")
-            return Image.alpha_composite(white, image).convert("RGB")
-        return image.convert("RGB")
+        shown = _opaque(ImageOps.exif_transpose(image))
     except Exception as error:  # as above: a truncated file surfaces as OSError, SyntaxError, struct.error, ...
-        raise ImageError("damaged", f"the image is cut off or damaged ({_words(error)}); send it again.") from None
+        raise _damaged(error) from None
+    shown.info.clear()  # Pillow would write comments and profiles into whatever is saved from it
+    return shown
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):  # convert() would clip 16-bit grey to white instead of scaling it
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _damaged(error: Exception) -> ImageError:
+    return ImageError("damaged", f"the image is cut off or damaged ({_words(error)}); send it again.")
 
 
 def _bomb(found: str, limits: ImageLimits) -> str:
@@ -199,7 +211,7 @@ def _frames(image: Image.Image) -> int:
 
 
 def _beginning(data: bytes) -> str:
-    """The first bytes in a message: `PK\\x03\\x04...`."""
+    """The first bytes in a message, in quotes."""
     return f"{data[:12]!r}"[1:]
 
 
