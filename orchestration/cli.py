@@ -12,6 +12,7 @@ from typing import Any
 
 from data import stage
 from data.params import UserError
+from orchestration import lineage_cli
 
 DESCRIPTION = """From a raw catalog drop to a promoted vision-language model.
 
@@ -22,6 +23,8 @@ DESCRIPTION = """From a raw catalog drop to a promoted vision-language model.
   fittingroom stale                       what would be rebuilt, and why
   fittingroom promote ce_clip             take a model to production
   fittingroom ask "red running shoes"     ask the model in production
+  fittingroom trace search                the chain behind its answers, down to the rows, verified
+  fittingroom impact 1163                 what contains a product
 """
 
 
@@ -50,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _pipeline_commands(commands)
     _serving_commands(commands)
+    lineage_cli.register(_command, commands)
     return parser
 
 
@@ -180,7 +184,7 @@ def _ask(args: argparse.Namespace) -> int:
 
     answer = ask(args.text, image=args.image, k=args.k)
     if args.json:
-        _print_json([dataclasses.asdict(hit) for hit in answer.hits])
+        _print_json({**dataclasses.asdict(answer), "picture": str(answer.picture)})
         return 0
     from orchestration.screens import show_answer
 

@@ -53,6 +53,8 @@ def show_answer(answer: Any) -> None:
     for hit in answer.hits:
         console.print(f"[bold]{hit.score:7.3f}[/]  {hit.id:>8}  {escape(hit.title)}")
     console.print(f"pictures {answer.picture}")
+    trace = f"fittingroom trace {answer.record[:RECORD_DIGITS]}"
+    console.print(f"answered by {answer.endpoint} version {answer.version}, see `{trace}`")
 
 
 def _number(version: int | None) -> str:

@@ -33,14 +33,15 @@ class Hit:
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """An answer: the products, best first; the version and model record that gave it; its picture.
+    """An answer: the endpoint, the version and the model record that gave it; the products, best first; its picture.
 
-    `match` is the cosine of text and image when both were asked with, else None.
+    `match` is the cosine of text and image when both were asked with, else None. `fittingroom trace` follows it.
     """
 
-    hits: list[Hit]
+    endpoint: str
     version: int
     record: str
+    hits: list[Hit]
     match: float | None
     picture: Path
 
@@ -58,7 +59,9 @@ def ask(text: str | None = None, *, image: Path | bytes | None = None, k: int = 
     picture = PICTURES / f"{_name(text, data)}.png"
     _draw(picture, text, data, hits, answer)
     match = answer.match if text is not None and data is not None else None
-    return Asked(hits=hits, version=answer.version, record=answer.record, match=match, picture=picture)
+    return Asked(
+        endpoint=ENDPOINT, version=answer.version, record=answer.record, hits=hits, match=match, picture=picture
+    )  # fmt: skip
 
 
 def ask_champion(endpoint: str, query: Query) -> Answer:

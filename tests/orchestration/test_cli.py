@@ -14,7 +14,7 @@ import workspace
 
 from orchestration import cli, up
 
-COMMANDS = ("demo", "up", "land", "stale", "status", "promote", "rollback", "ask", "serve", "stop")
+COMMANDS = ("demo", "up", "land", "stale", "status", "promote", "rollback", "ask", "serve", "stop", "trace", "impact")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
