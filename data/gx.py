@@ -1,4 +1,9 @@
-"""Run rules with Great Expectations, the only module that imports it, and write its Data Docs."""
+"""Let Great Expectations judge a drop and write its Data Docs; the only importer of the package.
+
+Two layers: data/violations.py finds the offending rows of the whole table, and Great Expectations evaluates the same
+expectations on a batch that holds up to `SHOWN` of them per rule and the drop's first rows. Its verdicts must agree,
+and its results then carry the whole table's counts, so results and Data Docs are what a run over all rows would give.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +14,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from data import reports
 from data.expectations import ROW, Finding, Rule
 from data.gx_docs import stand_alone
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # a run time is asked for; the record has the real one
+SHOWN = 1000  # offending rows of one rule, and clean rows, that Great Expectations sees
+FORMAT = {"result_format": "COMPLETE", "unexpected_index_column_names": [ROW, "id"]}
 
 
 class Suite:
@@ -24,69 +35,170 @@ class Suite:
     def __init__(self, name: str, rules: Sequence[Rule]) -> None:
         os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when the package is imported
         import great_expectations as gx
-        from great_expectations import expectations as gxe
         from great_expectations.data_context.types.base import ProgressBarsConfig
 
         self.rules = {rule.name: rule for rule in rules}
         self.name = name
         self.context = gx.get_context(mode="ephemeral")
         self.context.variables.progress_bars = ProgressBarsConfig(globally=False)
-        expectations = [
-            getattr(gxe, rule.expectation)(
-                column=rule.column, severity=rule.severity, meta={"rule": rule.name}, **rule.arguments,
-                description=f"{rule.name} ({rule.severity}). Broken where: {rule.description}",
-            )
-            for rule in rules
-        ]  # fmt: skip
-        source = self.context.data_sources.add_pandas("drop").add_dataframe_asset("products")
-        self.definition = self.context.validation_definitions.add(
-            gx.ValidationDefinition(
-                name="landing",
-                data=source.add_batch_definition_whole_dataframe("all"),
-                suite=self.context.suites.add(gx.ExpectationSuite(name="catalog", expectations=expectations)),
-            )
-        )
+        self.source = self.context.data_sources.add_pandas("drop")
+        self.definition = self._define("catalog", rules)
+        self.findings: dict[str, Finding] = {}
+        self.table: pa.Table | None = None
 
-    def run(self, table: pd.DataFrame) -> list[Finding]:
-        """One finding per rule, in the rules' order.
+    def run(self, table: pa.Table) -> list[Finding]:
+        """One finding per rule, in the rules' order, for a table made by `expectations.frame`.
 
-        Raises RuntimeError if Great Expectations could not evaluate a rule, which is a mistake in the rule.
+        Raises RuntimeError if Great Expectations could not evaluate a rule, or found something else than the vectorised
+        pass: either is a mistake in the rule.
         """
-        import great_expectations as gx
-        from great_expectations.core.run_identifier import RunIdentifier
+        from data.violations import find
 
-        checkpoint = gx.Checkpoint(
-            name="landing", validation_definitions=[self.definition],
-            result_format={"result_format": "COMPLETE", "unexpected_index_column_names": [ROW, "id"]},
-        )  # fmt: skip
-        result = self.context.checkpoints.add(checkpoint).run(
-            batch_parameters={"dataframe": table}, run_id=RunIdentifier(run_name=self.name, run_time=EPOCH)
-        )
-        (validation,) = result.run_results.values()
-        outcomes = {_rule_name(item): item for item in validation.results}
-        return [_finding(rule, outcomes[name], table) for name, rule in self.rules.items()]
+        self.table = table
+        self.findings = {rule.name: find(rule, table) for rule in self.rules.values()}
+        outcomes = self._run(self.definition, batch(table, list(self.findings.values())), FORMAT)
+        for name, finding in self.findings.items():
+            _check_agreement(finding, outcomes[name])
+        return list(self.findings.values())
+
+    def run_drift(self, rules: Sequence[Rule], table: pd.DataFrame) -> list[dict[str, Any]]:
+        """{name, passed, and what `drift.measure` says} per rule, for a table made by `drift_sample.sample`."""
+        outcomes = self._run(self._define("drift", rules), table, {"result_format": "SUMMARY"})
+        for rule in rules:
+            if "details" not in outcomes[rule.name].result:
+                raise RuntimeError(f"rule {rule.name} could not be evaluated: {outcomes[rule.name].exception_info}")
+        return [
+            {"name": rule.name, "passed": outcomes[rule.name].success, **outcomes[rule.name].result["details"]}
+            for rule in rules
+        ]
 
     def write_docs(self, folder: Path) -> None:
         """Data Docs of the last run, `index.html` first; the same run gives the same bytes, which need no network."""
-        self._escape_results()
+        self._finish_results()
         site = folder / ".site"
         self.context.add_data_docs_site("docs", _site(site))
         self.context.build_data_docs(site_names=["docs"])
         stand_alone(site, folder)
 
-    def _escape_results(self) -> None:
-        """Data Docs print offending values as they are, so a title with markup would run in the reader's browser."""
+    def _define(self, name: str, rules: Sequence[Rule]) -> Any:
+        import great_expectations as gx
+
+        expectations = [
+            _classes()[rule.expectation](
+                severity=rule.severity, meta={"rule": rule.name}, **rule.settings,
+                description=f"{rule.name} ({rule.severity}). Broken where: {rule.description}",
+            )
+            for rule in rules
+        ]  # fmt: skip
+        asset = self.source.add_dataframe_asset(name)
+        return self.context.validation_definitions.add(
+            gx.ValidationDefinition(
+                name=name,
+                data=asset.add_batch_definition_whole_dataframe("all"),
+                suite=self.context.suites.add(gx.ExpectationSuite(name=name, expectations=expectations)),
+            )
+        )
+
+    def _run(self, definition: Any, table: pd.DataFrame, result_format: dict[str, Any]) -> dict[str, Any]:
+        """{rule: outcome}"""
+        import great_expectations as gx
+        from great_expectations.core.run_identifier import RunIdentifier
+
+        checkpoint = gx.Checkpoint(
+            name=definition.name, validation_definitions=[definition], result_format=result_format
+        )  # type: ignore[arg-type]  # fmt: skip
+        result = self.context.checkpoints.add(checkpoint).run(
+            batch_parameters={"dataframe": table}, run_id=RunIdentifier(run_name=self.name, run_time=EPOCH)
+        )
+        (validation,) = result.run_results.values()
+        return {_rule_name(item): item for item in validation.results}
+
+    def _finish_results(self) -> None:
+        """Give the stored results the whole table's counts, and make their values safe to print.
+
+        Data Docs print offending values as they are, so a title with markup would run in the reader's browser.
+        """
         store = self.context.validation_results_store
         for key in store.list_keys():
             validation: Any = store.get(key)
             for outcome in validation.results:
-                outcome.result = _escaped(outcome.result)
+                finding = self.findings.get(_rule_name(outcome))
+                counted = {} if finding is None or self.table is None else _counts(finding, outcome.result, self.table)
+                outcome.result = _escaped(outcome.result | counted)
             store.set(key, validation)
+
+
+def batch(table: pa.Table, findings: Sequence[Finding]) -> pd.DataFrame:
+    """The rows that Great Expectations sees: the first ones, and up to `SHOWN` offending ones per rule."""
+    import pandas as pd
+    import pyarrow as pa
+
+    chosen = [np.arange(min(SHOWN, len(table))), *(_shown(finding, table) for finding in findings)]
+    rows = table.take(pa.array(np.unique(np.concatenate(chosen))))
+    columns = {}
+    for name in rows.column_names:
+        is_text = pa.types.is_large_string(rows[name].type)
+        columns[name] = pd.Series(rows[name].to_pylist(), dtype=object) if is_text else rows[name].to_pandas()
+    return pd.DataFrame(columns)
+
+
+def _shown(finding: Finding, table: pa.Table) -> np.ndarray:
+    """Up to `SHOWN` offending rows; where rows offend together, those that do so are side by side and not cut apart."""
+    import pandas as pd
+    import pyarrow as pa
+
+    if not finding.rule.groups_by or finding.count <= SHOWN:
+        return finding.rows[:SHOWN]
+    group = table[finding.rule.groups_by].take(pa.array(finding.rows)).to_pandas()
+    values = pd.Series(finding.values.to_pandas())
+    order = pd.DataFrame({"group": group.factorize()[0], "copy": values.groupby(values).cumcount()})
+    order = order.sort_values(["group", "copy"], kind="stable").head(SHOWN)
+    last = order["group"].iloc[-1]
+    if (order["group"] == last).sum() == 1:  # its partners were cut off
+        order = order.iloc[:-1]
+    return finding.rows[order.index.to_numpy()]
+
+
+def _check_agreement(finding: Finding, outcome: Any) -> None:
+    """Great Expectations must see the rule broken exactly if it is, and only by rows that the vectorised pass names."""
+    if "unexpected_index_list" not in outcome.result:
+        raise RuntimeError(f"rule {finding.rule.name} could not be evaluated: {outcome.exception_info}")
+    seen = np.array([item[ROW] for item in outcome.result["unexpected_index_list"] or []], dtype=np.int64)
+    if bool(len(seen)) != bool(finding.count) or not np.isin(seen, finding.rows).all():
+        other = np.setdiff1d(seen, finding.rows)[:5].tolist()
+        raise RuntimeError(
+            f"rule {finding.rule.name}: Great Expectations finds {len(seen)} rows (others: {other}), "
+            f"the vectorised pass {finding.count}"
+        )
+
+
+def _counts(finding: Finding, result: dict[str, Any], table: pa.Table) -> dict[str, Any]:
+    """The numbers of a result that speak of the whole table."""
+    total, wrong = len(table), finding.count
+    missing = table[finding.rule.column].null_count if "missing_count" in result else 0
+    if "column_list" in finding.rule.arguments:
+        missing = 0
+    share = 100 * wrong / max(total - missing, 1)
+    counts = {
+        "element_count": total, "unexpected_count": wrong, "unexpected_percent": share,
+        "missing_count": missing, "missing_percent": 100 * missing / max(total, 1),
+        "unexpected_percent_total": 100 * wrong / max(total, 1), "unexpected_percent_nonmissing": share,
+    }  # fmt: skip
+    return {name: number for name, number in counts.items() if name in result}
+
+
+def _classes() -> dict[str, Any]:
+    """Every expectation by name, the stock ones and our own."""
+    from great_expectations import expectations as stock
+
+    from data import expectations_custom as own
+
+    return {name: found for module in (stock, own) for name, found in vars(module).items() if name[:6] == "Expect"}
 
 
 def _escaped(value: Any) -> Any:
     if isinstance(value, str):
-        return html.escape(value)
+        return html.escape(reports.quoted(value))
     if isinstance(value, dict):
         return {key: _escaped(item) for key, item in value.items()}
     return [_escaped(item) for item in value] if isinstance(value, (list, tuple)) else value
@@ -94,16 +206,6 @@ def _escaped(value: Any) -> Any:
 
 def _rule_name(outcome: Any) -> str:
     return outcome.expectation_config.meta["rule"]
-
-
-def _finding(rule: Rule, outcome: Any, table: pd.DataFrame) -> Finding:
-    if "unexpected_index_list" not in outcome.result:
-        raise RuntimeError(f"rule {rule.name} could not be evaluated: {outcome.exception_info}")
-    offending = outcome.result["unexpected_index_list"] or []
-    found = sorted(((int(item[ROW]), item[rule.column]) for item in offending), key=lambda pair: pair[0])
-    rows = [row for row, _ in found]
-    groups = int(table[rule.groups_by].iloc[rows].nunique()) if rule.groups_by else None
-    return Finding(rule=rule, rows=rows, values=[value for _, value in found], groups=groups)
 
 
 def _site(docs: Path) -> Any:
