@@ -1,236 +1,238 @@
 """Read the table of a drop (csv, jsonl or parquet) as text, or refuse it with the file, the line and the cure.
 
 Everything is text and nothing is guessed: `NA` stays the text `NA`, an id keeps its leading zeros, an empty or null
-field is the empty string. Validation counts these before they become nulls.
+field is the empty string. Validation counts these before they become nulls. Rows are kept as Arrow columns, a million
+of them in a few hundred megabytes.
 """
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Callable, Iterable, Iterator
+import bisect
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from data import schema
+import numpy as np
+
+from data import caption, drop_sources, schema
+from data.drop_sources import Part
+from data.mapping import FASHION, CatalogMapping
 from data.params import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SUFFIXES = (".csv", ".jsonl", ".parquet")
+BATCH = 1 << 16  # rows turned into Python values at a time
+CAPTIONS = 1 << 16  # distinct attribute combinations whose caption is remembered
+YES, NO = ("true", "yes", "1"), ("", "false", "no", "0")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table as text: `columns[name][i]` under the schema's names, `lines[i]` the line an editor shows for it.
+    """A table as text: what it offers in `rows`, what it takes back in `withdrawn`.
 
-    In parquet, which has no lines, `lines` counts rows from 1. `image` and `shard` are there if the source has them.
+    Attributes:
+        rows: string columns without nulls, one per schema column, and `image` and `shard` if the source has them.
+        lines: int64 (rows,), the line an editor shows for each; parquet rows and WebDataset samples count from 1.
+        withdrawn: `id` and `row` (its line) of the products that are taken off the catalog.
+        parts: (first line, name) of the files that make up the table, in order.
+        catalog: the name that its mapping gives it.
     """
 
-    name: str
-    columns: dict[str, list[str]]
-    lines: list[int]
+    rows: pa.Table
+    lines: np.ndarray
+    withdrawn: pa.Table
+    parts: Sequence[tuple[int, str]]
+    catalog: str
+
+    @property
+    def name(self) -> str:
+        first = self.parts[0][1]
+        return first if len(self.parts) == 1 else f"{first} and {len(self.parts) - 1} more"
+
+    @property
+    def columns(self) -> Mapping[str, list[str]]:
+        """The columns as Python lists, for small tables."""
+        return {name: self.rows[name].to_pylist() for name in self.rows.column_names}
+
+    def where(self, line: int) -> str:
+        """`drop/catalog.csv line 17`: how messages name a row."""
+        first, name = self.parts[bisect.bisect([first for first, _ in self.parts], line) - 1]
+        return f"{name} line {line - first + 1}"
 
 
-def read_table(path: Path, name: str) -> Table:
+def read_table(path: Path, name: str, mapping: CatalogMapping = FASHION) -> Table:
     """The table at `path`, called `name` in messages. Raises `UserError` if it is not what the schema asks for."""
-    readers: dict[str, Callable[[Path, str], tuple[dict[str, list[str]], list[int]]]]
-    readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
-    source, lines = readers[path.suffix.lower()](path, name)
-    if not lines:
+    return table_of([drop_sources.read(path, name, mapping)], mapping)
+
+
+def table_of(parts: Sequence[Part], mapping: CatalogMapping) -> Table:
+    """One table of the parts as read. Raises `UserError` if a column that the mapping requires is missing."""
+    import pyarrow as pa
+
+    name = parts[0].name
+    lines, listed = _lines(parts)
+    if not len(lines):
         raise UserError(f"{name}: the table has no rows; a drop needs at least one product.")
-    found = schema.find_columns(source)
-    for column in schema.COLUMNS:
-        if column.in_table and column.name not in found:
-            raise UserError(
-                f"{name}: column `{column.name}` ({column.meaning}) is missing; the table has "
-                f"{', '.join(map(repr, source))}. Add the column, or rename the one that holds it."
-            )
-    columns = {column: source[spelled] for column, spelled in found.items()}
-    columns |= {extra: source[extra] for extra in (schema.IMAGE, schema.SHARD) if extra in source}
-    table = Table(name=name, columns=columns, lines=lines)
+    source = pa.concat_tables([part.source for part in parts], promote_options="default")
+    source = pa.table({key: _filled(source[key]) for key in source.column_names})
+    found = mapping.find_columns(source.column_names)
+    gone = _withdrawn(source, found, lines, listed)
+    _check_columns(found, parts[0].header, ("id",) if gone.all() else mapping.required, name)
+    offered = source.filter(pa.array(~gone)) if gone.any() else source
+    table = Table(
+        rows=_schema_columns(offered, found, mapping), lines=lines[~gone], parts=listed, catalog=mapping.catalog,
+        withdrawn=_taken_back(source, found, mapping, gone, lines),
+    )  # fmt: skip
     _check_years(table)
-    return _with_captions(table)
+    _check_withdrawn(table)
+    return table
 
 
-def parquet_columns(path: Path, name: str) -> pa.Schema:
-    """The Arrow schema of a parquet file. Raises `UserError` if its footer cannot be read."""
-    import pyarrow.parquet as pq
-
-    return _guarded(lambda: pq.read_schema(path), name)
-
-
-def read_parquet(path: Path, name: str, columns: list[str]) -> pa.Table:
-    """Some columns of a parquet file. Raises `UserError` if the file is cut off or damaged."""
-    import pyarrow.parquet as pq
-
-    def read() -> pa.Table:
-        table = pq.read_table(path, columns=columns)
-        table.validate(full=True)  # text that is not UTF-8 would surface only when it is used
-        return table
-
-    return _guarded(read, name)
+def _lines(parts: Sequence[Part]) -> tuple[np.ndarray, list[tuple[int, str]]]:
+    """The parts' lines, counted on from part to part, and (first line, name) of each."""
+    listed, lines, first = [], [], 1
+    for part in parts:
+        listed.append((first, part.name))
+        lines.append(part.lines + first - 1)
+        first += part.size
+    return np.concatenate(lines), listed
 
 
-def _guarded(read: Callable[[], Any], name: str) -> Any:
+def _filled(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return pc.fill_null(column.cast(pa.string()), "")
+
+
+def _check_columns(found: Mapping[str, str], header: Sequence[str], required: Sequence[str], name: str) -> None:
+    for column in required:
+        if column not in found:
+            meaning = schema.BY_NAME[column].meaning
+            raise UserError(
+                f"{name}: column `{column}` ({meaning}) is missing; the table has "
+                f"{', '.join(map(repr, header[: drop_sources.NAMED]))}. "
+                "Add the column, rename the one that holds it, or say which it is in a mapping.yaml."
+            )
+
+
+def _schema_columns(source: pa.Table, found: Mapping[str, str], mapping: CatalogMapping) -> pa.Table:
+    """The schema's columns in its order, as the mapping reads them; what the source lacks is empty."""
     import pyarrow as pa
 
-    try:
-        return read()
-    except (pa.ArrowException, OSError, ValueError) as error:
-        words = " ".join(str(error).split())[:120]
-        raise UserError(f"{name}: not a readable parquet file, it may be cut off ({words}); copy it again.") from None
-
-
-def _read_csv(path: Path, name: str) -> tuple[dict[str, list[str]], list[int]]:
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.reader(stream, strict=True)
-        rows = _csv_rows(reader, name)
-        _, header = next(rows, (0, []))
-        if not header:
-            raise UserError(f"{name}: the file is empty; a table starts with a header line.")
-        repeated = sorted({column for column in header if header.count(column) > 1})
-        if repeated:
-            raise UserError(f"{name}: the header names {', '.join(map(repr, repeated))} twice; rename one of them.")
-        lines, kept = [], []
-        for line, row in rows:
-            if len(row) != len(header):
-                raise UserError(
-                    f"{name}: line {line} has {len(row)} fields, the header has {len(header)}; the file may be cut off "
-                    "or a comma unquoted. Export it again."
-                )
-            lines.append(line)
-            kept.append(row)
-    return {column: [row[i] for row in kept] for i, column in enumerate(header)}, lines
-
-
-def _csv_rows(reader: Any, name: str) -> Iterator[tuple[int, list[str]]]:
-    """(first line, fields) of every non-empty row."""
-    while True:
-        line = reader.line_num + 1
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except UnicodeDecodeError as error:
-            raise UserError(f"{name}: not UTF-8 near line {line} ({error.reason}); save it as UTF-8.") from None
-        except csv.Error as error:
-            raise UserError(f"{name}: line {line} is not valid CSV ({error}); export the file again.") from None
-        if row:
-            yield line, row
-
-
-def _read_jsonl(path: Path, name: str) -> tuple[dict[str, list[str]], list[int]]:
-    lines, rows = [], []
-    names: dict[str, None] = {}
-    try:
-        for line, text in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
-            if not text.strip():
-                continue
-            row = json.loads(text, parse_constant=_no_constant)
-            if not isinstance(row, dict):
-                raise UserError(f"{name}: line {line} is not a JSON object; write one object per line.")
-            lines.append(line)
-            rows.append({key: _json_text(value, key, line, name) for key, value in row.items()})
-            names |= dict.fromkeys(row)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8.") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{name}: line {len(lines) + 1} is not valid JSON ({error}); it may be cut off.") from None
-    return {key: [row.get(key, "") for row in rows] for key in names}, lines
-
-
-def _no_constant(word: str) -> Any:
-    raise ValueError(f"{word} is not a JSON value")
-
-
-def _json_text(value: Any, key: str, line: int, name: str) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        if any("\ud800" <= letter <= "\udfff" for letter in value):
-            raise UserError(f"{name}: line {line}, `{key}`: half a Unicode character (\\ud800-\\udfff); mend the text.")
-        return value
-    if isinstance(value, int) and not isinstance(value, bool) and _may_be_number(key):
-        return str(value)
-    if key in _read_names([key]):
-        expected = "a number" if _may_be_number(key) else "text"
-        raise UserError(f"{name}: line {line}, `{key}`: expected {expected}, found {value!r}; put it in quotes.")
-    return ""  # a column that the schema does not know
-
-
-def _read_parquet(path: Path, name: str) -> tuple[dict[str, list[str]], list[int]]:
-    import pyarrow as pa
-
-    fields = {field.name: field.type for field in parquet_columns(path, name)}
-    wanted = [n for n in _read_names(fields) if not (n == schema.IMAGE and _is_binary(fields[n]))]
-    table = read_parquet(path, name, wanted)
     columns = {}
-    for key in wanted:
-        kind = table.schema.field(key).type
-        if pa.types.is_dictionary(kind):
-            kind = kind.value_type
-        if not _is_text(kind) and not (_may_be_number(key) and _is_whole(table[key])):
-            raise UserError(f"{name}: column `{key}` has the type {kind}, expected text; write it as strings.")
-        columns[key] = [_plain_text(value) for value in table[key].to_pylist()]
-    return columns, list(range(1, table.num_rows + 1))
+    for name in schema.NAMES:
+        if name in found:
+            columns[name] = _converted(source[found[name]], mapping.converter(name))
+        else:
+            value = mapping.constants.get(name, "")
+            columns[name] = pa.chunked_array([pa.repeat(value, len(source))], pa.string())
+    columns |= {name: source[found[name]] for name in (schema.IMAGE, schema.SHARD) if name in found}
+    return _with_captions(pa.table(columns), mapping)
 
 
-def _read_names(header: Iterable[str]) -> list[str]:
-    """The columns of a source that are read: those of the schema, in the source's spelling, and where the image is."""
-    header = list(header)
-    return [*schema.find_columns(header).values(), *(n for n in (schema.IMAGE, schema.SHARD) if n in header)]
-
-
-def _may_be_number(key: str) -> bool:
-    return any(column in ("id", "year") for column in schema.find_columns([key]))
-
-
-def _is_text(kind: pa.DataType) -> bool:
+def _converted(column: pa.ChunkedArray, convert: Callable[[str], str] | None) -> pa.ChunkedArray:
+    """The column with every distinct value converted once a chunk."""
     import pyarrow as pa
 
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)
+    if convert is None:
+        return column
+    chunks = []
+    for chunk in column.chunks:
+        coded = chunk.dictionary_encode()
+        values = pa.array([convert(text) for text in coded.dictionary.to_pylist()], pa.string())
+        chunks.append(values.take(coded.indices))
+    return pa.chunked_array(chunks, pa.string())
 
 
-def _is_binary(kind: pa.DataType) -> bool:
+def _with_captions(rows: pa.Table, mapping: CatalogMapping) -> pa.Table:
+    """`derived_caption` put together where the source leaves it out."""
     import pyarrow as pa
 
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    names = sorted({part.name for part in caption.parts(mapping.caption)})
+
+    @functools.lru_cache(maxsize=CAPTIONS)
+    def derive(*values: str) -> str:
+        return mapping.derive_caption(dict(zip(names, values, strict=True)))
+
+    chunks = []
+    for batch in batches(rows.select(["derived_caption", *names])):
+        given, *values = (column.to_pylist() for column in batch.columns)
+        made = (derive(*row) for row in zip(*values, strict=True))
+        chunks.append(pa.array([text or own for text, own in zip(given, made, strict=True)], pa.string()))
+    position = rows.column_names.index("derived_caption")
+    return rows.set_column(position, "derived_caption", pa.chunked_array(chunks, pa.string()))
 
 
-def _is_whole(column: pa.ChunkedArray) -> bool:
-    """Integers, or the floats that some writers make of integers with gaps (NaN stands for a gap then)."""
+def batches(rows: pa.Table, size: int = BATCH) -> Iterator[pa.Table]:
+    """The rows in order, `size` at a time."""
+    return (rows.slice(start, size) for start in range(0, len(rows), size))
+
+
+def _withdrawn(
+    source: pa.Table, found: Mapping[str, str], lines: np.ndarray, parts: Sequence[tuple[int, str]]
+) -> np.ndarray:
+    """bool (rows,): which rows take their product off the catalog."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if schema.WITHDRAWN not in found:
+        return np.zeros(len(lines), bool)
+    said = pc.utf8_lower(pc.utf8_trim_whitespace(source[found[schema.WITHDRAWN]]))
+    unclear = pc.index(pc.is_in(said, pa.array([*YES, *NO])), False).as_py()
+    if unclear >= 0:
+        where = Table(rows=source, lines=lines, withdrawn=source, parts=parts, catalog="").where(int(lines[unclear]))
+        raise UserError(
+            f"{where}, `{schema.WITHDRAWN}`: {said[unclear].as_py()[:40]!r} is neither true nor false; write true for "
+            "a product that is taken off the catalog, and nothing for the others."
+        )
+    return pc.is_in(said, pa.array(YES)).to_numpy()
+
+
+def _taken_back(
+    source: pa.Table, found: Mapping[str, str], mapping: CatalogMapping, gone: np.ndarray, lines: np.ndarray
+) -> pa.Table:
+    """`id` and `row` of the withdrawn products, the first line of each."""
     import pyarrow as pa
 
-    if pa.types.is_integer(column.type):
-        return True
-    return pa.types.is_floating(column.type) and all(v is None or v != v or v.is_integer() for v in column.to_pylist())
+    if not gone.any():
+        return pa.table({"id": pa.array([], pa.string()), "row": pa.array([], pa.int64())})
+    ids = _converted(source[found["id"]], mapping.converter("id")).filter(pa.array(gone))
+    table = pa.table({"id": ids, "row": lines[gone]})
+    return table.group_by("id", use_threads=False).aggregate([("row", "min")]).rename_columns(["id", "row"])
 
 
-def _plain_text(value: Any) -> str:
-    if value is None or value != value:
-        return ""
-    return str(int(value)) if isinstance(value, float) else str(value)
+def _check_withdrawn(table: Table) -> None:
+    """A withdrawal names its product, and a product is either offered or withdrawn."""
+    import pyarrow.compute as pc
+
+    blank = pc.index(pc.equal(pc.utf8_trim_whitespace(table.withdrawn["id"]), ""), True).as_py()
+    if blank >= 0:
+        where = table.where(table.withdrawn["row"][blank].as_py())
+        raise UserError(f"{where}, `id`: empty in a withdrawn row; name the product that is withdrawn.")
+    both = pc.index(pc.is_in(table.rows["id"], table.withdrawn["id"].combine_chunks()), True).as_py()
+    if both >= 0:
+        product = table.rows["id"][both].as_py()
+        raise UserError(
+            f"{table.where(int(table.lines[both]))}: product {product!r} is offered here and withdrawn in the same "
+            "table; leave one of the two rows out."
+        )
 
 
 def _check_years(table: Table) -> None:
     """A few odd years are rows for quarantine; a column that mostly holds something else is the wrong column."""
-    given = [(line, value) for line, value in zip(table.lines, table.columns["year"], strict=True) if value]
-    odd = [(line, value) for line, value in given if value != schema.NOT_AVAILABLE and schema.year(value) is None]
-    if len(odd) * 2 > len(given):
-        line, value = odd[0]
+    import pyarrow.compute as pc
+
+    column = table.rows["year"]
+    counts = {item["values"]: item["counts"] for item in pc.value_counts(column).to_pylist() if item["values"]}
+    odd = {text: n for text, n in counts.items() if text != schema.NOT_AVAILABLE and schema.year(text) is None}
+    if sum(odd.values()) * 2 > sum(counts.values()):
+        first, value = min((pc.index(column, text).as_py(), text) for text in odd)
         raise UserError(
-            f"{table.name}: column `year` is not a year in {len(odd)} of {len(given)} rows (line {line}: {value!r}); "
-            "the columns may be shifted. Export the table again with years such as 2016."
+            f"{table.name}: column `year` is not a year in {sum(odd.values())} of {sum(counts.values())} rows "
+            f"(line {table.lines[first]}: {value[:40]!r}); the columns may be shifted. Export the table again with "
+            "years such as 2016."
         )
-
-
-def _with_captions(table: Table) -> Table:
-    """`derived_caption` put together where the source leaves it out."""
-    size = len(table.lines)
-    given = table.columns.get("derived_caption", [""] * size)
-    rows = ({name: table.columns[name][i] for name in schema.NAMES if name in table.columns} for i in range(size))
-    captions = [caption or schema.derive_caption(row) for caption, row in zip(given, rows, strict=True)]
-    return Table(name=table.name, columns=table.columns | {"derived_caption": captions}, lines=table.lines)

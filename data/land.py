@@ -1,36 +1,42 @@
 """Land catalog drops: validate every row, accept or quarantine it, and put the result under DVC.
 
 Each PATH is a folder with one table (csv, jsonl or parquet) and its pictures (in folders, plain tars, or parquet shards
-with the columns id and image). A drop is known by its content: landing the same files again does nothing. Rows that
-break a critical rule go to quarantine.parquet with the reason; a drop that cannot be trusted as a whole is refused, and
-then nothing is changed.
+with the columns id and image), or the address of such a folder (s3://bucket/drop, or whatever fsspec reads). A drop is
+known by its content: landing the same files again does nothing. Rows that break a critical rule go to
+quarantine.parquet with the reason; a row whose column `withdrawn` says true takes its product off the catalog; a drop
+that cannot be trusted as a whole is refused, and then nothing is changed.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import fcntl
+import dataclasses
 import hashlib
+import itertools
 import json
-import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import typing
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from data import dvc, expectations, landed, record, schema, stage
+from data import drop_store, dvc, expectations, landed, record, remote, schema, stage
 from data.drop_images import Place
+from data.drop_store import DROPS
 from data.drops import ID_DIGITS, Drop, hash_drop, read_drop
 from data.expectations import Finding, Picture, Rule, Thresholds
 from data.images import ImageError, ImageLimits, examine, in_threads
-from data.params import UserError, canonical, canonical_hash, section
+from data.mapping import CatalogMapping, mapping_of, read_mapping
+from data.params import UserError, canonical_hash, section
+from data.remote import RemoteLimits
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 STAGE = "land"
-DROPS = Path("store/drops")
-LOCK = Path("runs/land.lock")
+PICTURES = 4096  # pictures' facts held as Python values before they become Arrow columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +45,7 @@ class LandConfig:
 
     images: ImageLimits = field(default_factory=ImageLimits)
     rules: Thresholds = field(default_factory=Thresholds)
+    remote: RemoteLimits = field(default_factory=RemoteLimits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +62,49 @@ class Landing:
         return self.folder.name
 
 
+@dataclass(frozen=True, kw_only=True)
+class Arrived:
+    """A drop before its table is read: what it is called, its content, how to read it, and under which settings."""
+
+    called: str
+    content_hash: str
+    catalog: CatalogMapping
+    config: LandConfig
+
+    @property
+    def out(self) -> Path:
+        return DROPS / self.content_hash[:ID_DIGITS]
+
+    @property
+    def rules(self) -> list[Rule]:
+        return expectations.rules(self.config.rules, self.catalog)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What a landing of it depends on."""
+        return {
+            "land": {"images": self.config.images, "rules": self.config.rules}, "content": self.content_hash,
+            "schema": schema.VERSION, "rules": canonical_hash(self.rules), "mapping": self.catalog,
+        }  # fmt: skip
+
+    def landed_before(self) -> Landing | None:
+        found = drop_store.landed_before(self.out, self.parameters)
+        if found is None:
+            return None
+        stage.log(f"[{STAGE}] {self.called}: already landed as {self.out.name}; the files are the same. Nothing to do.")
+        return Landing(folder=self.out, record_id=found[0], new=False, report=found[1])
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    return stage.main(_build, description=__doc__, argv=argv, arguments=_arguments)
+    return stage.main(_build, description=__doc__, argv=argv, arguments=arguments)
 
 
-def land(paths: Sequence[Path], force: bool = False) -> list[Landing]:
-    """Land every drop of `paths` in turn and put store/drops under DVC.
+def land(paths: Sequence[str | Path], force: bool = False, mapping: Path | None = None) -> list[Landing]:
+    """Land every drop of `paths` (folders or URLs) in turn and put store/drops under DVC.
+
+    Args:
+        force: also what has landed before.
+        mapping: how to read their tables, instead of the mapping.yaml that a drop may hold.
 
     Raises `UserError` for the first drop that is refused: it leaves no trace, and those before it stay landed.
     """
@@ -68,20 +112,24 @@ def land(paths: Sequence[Path], force: bool = False) -> list[Landing]:
         raise UserError(f"{Path.cwd()}: not the root of a DVC repository; run `dvc init`, or change to the root.")
     dvc.command()  # raises where DVC is not installed
     config = section(LandConfig, "land")
-    _check_complete()
+    given = read_mapping(mapping) if mapping else None
+    drop_store.check_complete()
     done: list[Landing] = []
     try:
         for path in paths:
-            done.append(_land(path, config, force))
+            one = _land_remote if remote.is_url(str(path)) else _land_local
+            done.append(one(str(path), given, config, force))
     finally:
         if done:
-            with _alone():
-                dvc.call("add", DROPS.as_posix())
+            drop_store.track()
     return done
 
 
-def examine_pictures(drop: Drop, limits: ImageLimits, progress: Any = stage.progress) -> list[Picture]:
-    """What every row's picture is, in the drop's order. Raises `UserError` for an image bomb: no row excuses one."""
+def examine_pictures(drop: Drop, limits: ImageLimits, progress: Any = stage.progress) -> pa.Table:
+    """What every row's picture is: the fields of `Picture` as columns, in the drop's order.
+
+    Raises `UserError` for an image bomb: no row excuses one.
+    """
 
     def look(row: int) -> Picture:
         try:
@@ -90,57 +138,101 @@ def examine_pictures(drop: Drop, limits: ImageLimits, progress: Any = stage.prog
             raise UserError(f"{drop.where(row)}: {error}") from None
 
     looked = in_threads(look, range(len(drop)))
-    return list(progress(looked, total=len(drop), what="images", label=STAGE))
+    return picture_table(progress(looked, total=len(drop), what="images", label=STAGE))
 
 
-def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a drop: a folder with table and pictures")
+def picture_table(pictures: Iterable[Picture]) -> pa.Table:
+    """Pictures as a table with one column for each field."""
+    import pyarrow as pa
+
+    kinds = {int: pa.int64(), float: pa.float64(), str: pa.string()}
+    hints = typing.get_type_hints(Picture)
+    columns = pa.schema(
+        [(item.name, kinds[typing.get_args(hints[item.name])[0]]) for item in dataclasses.fields(Picture)]
+    )
+    remaining = iter(pictures)
+    batches = []
+    while batch := list(itertools.islice(remaining, PICTURES)):
+        batches.append(pa.RecordBatch.from_pylist([vars(picture) for picture in batch], schema=columns))
+    return pa.Table.from_batches(batches, schema=columns)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `land` besides --force."""
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="a drop: a folder with table and pictures, or its URL")
+    parser.add_argument(
+        "--mapping",
+        type=Path,
+        metavar="FILE",
+        help="how to read the tables (default: each drop's mapping.yaml)",
+    )
 
 
 def _build(args: argparse.Namespace) -> None:
-    for landing in land(args.paths, force=args.force):
+    for landing in land(args.paths, force=args.force, mapping=args.mapping):
         if landing.new:
             print(summary(landing), flush=True)
 
 
-def _land(path: Path, config: LandConfig, force: bool) -> Landing:
-    rules = expectations.rules(config.rules)
-    content_hash = hash_drop(path)
-    parameters = {
-        "land": config, "content": content_hash, "schema": schema.VERSION, "rules": canonical_hash(rules)
-    }  # fmt: skip
-    out = DROPS / content_hash[:ID_DIGITS]
-    before = None if force else _landed_before(out, parameters)
-    if before:
-        stage.log(f"[{STAGE}] {path}: already landed as {before.drop_id}; the files are the same. Nothing to do.")
-        return before
+def _land_local(path: str, given: CatalogMapping | None, config: LandConfig, force: bool) -> Landing:
+    folder = Path(path)
+    content_hash = hash_drop(folder)
+    arrived = Arrived(
+        called=path, content_hash=content_hash, catalog=given or mapping_of(folder), config=config
+    )  # fmt: skip
+    before = None if force else arrived.landed_before()
+    return before or _land(folder, arrived)
+
+
+def _land_remote(url: str, given: CatalogMapping | None, config: LandConfig, force: bool) -> Landing:
+    """As a folder, once its files are here; what landed from an unchanged URL is not fetched again."""
+    listing = remote.list_drop(url, config.remote)
+    known = None if force else remote.recall(listing)
+    if known:
+        content_hash, own = known
+        arrived = Arrived(called=url, content_hash=content_hash, catalog=given or own, config=config)
+        if before := arrived.landed_before():
+            return before
+    with remote.fetch(listing) as folder:
+        content_hash, own = hash_drop(folder), mapping_of(folder)
+        arrived = Arrived(called=url, content_hash=content_hash, catalog=given or own, config=config)
+        landing = (None if force else arrived.landed_before()) or _land(folder, arrived)
+    remote.remember(listing, content_hash, own)
+    return landing
+
+
+def _land(folder: Path, arrived: Arrived) -> Landing:
     begun = time.monotonic()
-    drop = read_drop(path)
-    stage.log(f"[{STAGE}] {path}: {len(drop)} rows of {drop.table.name}, drop {drop.drop_id}")
-    pictures = examine_pictures(drop, config.images)
-    return _write(out, drop, pictures, rules, parameters, begun)
+    drop = read_drop(folder, arrived.catalog, arrived.content_hash)
+    gone = f", {len(drop.table.withdrawn)} withdrawn" if len(drop.table.withdrawn) else ""
+    stage.log(f"[{STAGE}] {arrived.called}: {len(drop)} rows of {drop.table.name}{gone}, drop {drop.drop_id}")
+    pictures = examine_pictures(drop, arrived.config.images)
+    return _write(drop, pictures, arrived, begun)
 
 
-def _write(out: Path, drop: Drop, pictures: list[Picture], rules: list[Rule], parameters: Mapping[str, Any],
-           begun: float) -> Landing:  # fmt: skip
+def _write(drop: Drop, pictures: pa.Table, arrived: Arrived, begun: float) -> Landing:
     from data.gx import Suite
 
-    suite = Suite(drop.drop_id, rules)
-    table = expectations.frame(drop.table.columns, pictures)
+    out = arrived.out
+    suite = Suite(drop.drop_id, arrived.rules)
+    table = expectations.frame(drop.table.rows, pictures)
     findings = suite.run(table)
     refused = landed.reasons(findings, drop)
-    if len(refused) == len(drop):
-        rule, message = refused[0][0]
+    if refused and len(refused) == len(drop):
+        rule, message = refused[min(refused)][0]
         raise UserError(f"{drop.name}: every row would be quarantined, the first for `{rule}` ({message}). Mend it.")
     drop.check_unchanged()
-    with _alone(), stage.run(
-        STAGE, kind="drop", command=f"python -m data.land {drop.name}", out=out, inputs=[], parameters=parameters,
-        force=True,
+    with drop_store.alone(), stage.run(
+        STAGE, kind="drop", command=f"python -m data.land {drop.name}", out=out, inputs=[],
+        parameters=arrived.parameters, force=True,
     ) as run:  # fmt: skip
-        landed.write_rows(run.out, drop, pictures, refused, run.progress)
+        landed.write(run.out, drop, pictures, refused, run.progress)
+        expectations.write_findings(run.out / "findings.parquet", findings, table, drop.table.lines.tolist())
         suite.write_docs(run.out / "docs")
-        report = landed.report(drop, findings, refused, _place(out))
-        (run.out / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        place = drop_store.place(out)
+        report = landed.report(drop, findings, refused, place, landed.changes(run.out, drop, place))
+        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+        (run.out / drop_store.REPORT).write_text(text, encoding="utf-8")
         _tell(run, drop, findings, report)
         drop.check_unchanged()
         seconds = time.monotonic() - begun
@@ -151,8 +243,8 @@ def _write(out: Path, drop: Drop, pictures: list[Picture], rules: list[Rule], pa
 
 def _tell(run: stage.Run, drop: Drop, findings: Sequence[Finding], report: Mapping[str, Any]) -> None:
     """Summary, checks and tables of the record."""
-    counts = {key: report[key] for key in ("name", "drop_id", "rows", "accepted", "quarantined")}
-    run.summary(**counts, docs="docs/index.html")
+    told = ("name", "drop_id", "catalog", "rows", "accepted", "quarantined", *landed.CHANGES)
+    run.summary(**{key: report[key] for key in told}, docs="docs/index.html")
     for finding in findings:
         groups = {} if finding.groups is None else {"groups": finding.groups}
         run.check(
@@ -169,9 +261,15 @@ def summary(landing: Landing) -> str:
     lines = [
         f"{report['name']} landed as {landing.drop_id}",
         f"  {report['accepted']:>7,}  accepted of {report['rows']:,} rows",
+        *(f"  {report[key]:>7,}    {key}" for key in ("new", "changed", "unchanged") if report[key]),
+        *([f"  {report['withdrawn']:>7,}  withdrawn"] if report["withdrawn"] else []),
+        *(
+            [f"  {report['withdrawn_unknown']:>7,}    of which the catalog had no such product"]
+            if report["withdrawn_unknown"] else []
+        ),
         f"  {report['quarantined']:>7,}  quarantined",
         *_counts(report, "critical"),
-    ]
+    ]  # fmt: skip
     if warnings := _counts(report, "warning"):
         lines += ["           warnings, carried along", *warnings]
     return "\n".join([*lines, f"           Data Docs: {landing.folder / 'docs' / 'index.html'}"])
@@ -200,63 +298,6 @@ def _examine(place: Place | None, limits: ImageLimits) -> Picture:
         bytes=len(data), sha256=sha256, key=facts.image_key, width=facts.width, height=facts.height, mode=facts.mode,
         grey_std=facts.grey_std,
     )  # fmt: skip
-
-
-def _landed_before(out: Path, parameters: Mapping[str, Any]) -> Landing | None:
-    """The landing of the same content under the same rules, if all its files are whole."""
-    try:
-        found = record.verify(out)
-    except UserError:
-        return None
-    if found.parameters != canonical(parameters):
-        return None
-    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
-    return Landing(folder=out, record_id=found.id, new=False, report=report)
-
-
-def _place(out: Path) -> int:
-    """The number of a drop in the order of landing, from 1; one that lands again keeps its own."""
-    places = {}
-    for path in DROPS.glob("[!.]*/report.json"):
-        places[path.parent] = int(json.loads(path.read_text(encoding="utf-8"))["landed"])
-    return places.get(out) or max(places.values(), default=0) + 1
-
-
-@contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """Hold the landing lock (the system lets go of it if this process dies), and clear what a killed landing left."""
-    LOCK.parent.mkdir(parents=True, exist_ok=True)
-    with LOCK.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        _recover(DROPS)
-        yield
-
-
-def _check_complete() -> None:
-    """Every drop that DVC knows must be here: `dvc add` would else forget the ones that are not."""
-    tracked = DROPS.with_name(f"{DROPS.name}.dvc")
-    if not tracked.exists():
-        return
-    cure = f"run `dvc pull {tracked}` first, or delete {tracked} to begin anew."
-    try:
-        listed = dvc.call("list", ".", DROPS.as_posix(), "--dvc-only").split()
-    except UserError as error:
-        raise UserError(f"{tracked}: the drops that it lists are not here ({error}); {cure}") from None
-    with _alone():
-        missing = [name for name in listed if not (DROPS / name).is_dir()]
-    if missing:
-        raise UserError(f"{DROPS}: {', '.join(missing)} missing, though {tracked} lists it; {cure}")
-
-
-def _recover(drops: Path) -> None:
-    for left in drops.glob(".*.partial"):
-        shutil.rmtree(left)
-    for left in drops.glob(".*.old"):
-        kept = left.with_name(left.name[1:].removesuffix(".old"))
-        if kept.exists():
-            shutil.rmtree(left)
-        else:  # killed between the two renames of `replace_folder`
-            left.rename(kept)
 
 
 if __name__ == "__main__":
