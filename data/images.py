@@ -11,6 +11,7 @@ second picture) is refused by `examine`. Notes inside a picture (comments, profi
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -38,7 +39,8 @@ THREADS = min(4, os.cpu_count() or 1)
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `ImageLimits` decides, and raises
 ROWS = 512  # of pixels hashed at once
 LARGE = 8_000_000  # pixels above which pictures are decoded one at a time: each takes up to 27 bytes a pixel
-_TURN = threading.Lock()
+_ONE = threading.Lock()
+Image.core.set_block_size(1 << 26)  # type: ignore[attr-defined] # freed blocks of its 16 MB stay in a thread's arena
 BATCH = 64  # images per task of `in_threads`: large enough that handing over costs nothing
 
 
@@ -78,7 +80,9 @@ def decode_rgb(data: bytes, *, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Im
     Raises `ImageError` for empty, oversized, truncated or foreign bytes; the pixels an image claims to have are checked
     against `limits` from its header, before any memory is spent on them.
     """
-    return _decoded(_open(data, limits))
+    image = _open(data, limits)
+    with _turn(image):
+        return _to_rgb(image)
 
 
 def to_pixels(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
@@ -118,14 +122,10 @@ def examine(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> ImageFacts:
     if more := image_files.trailing(data):
         message = f"the file goes on after its picture ends ({len(more):,} bytes, {_beginning(more)}); save it again."
         raise ImageError("more_than_an_image", message)
-    image = _decoded(opened)
-    return ImageFacts(
-        width=image.width,
-        height=image.height,
-        mode=mode,
-        image_key=pixel_key(image),
-        grey_std=round(grey_std(image), 3),
-    )
+    with _turn(opened):
+        image = _to_rgb(opened)
+        key, spread = pixel_key(image), round(grey_std(image), 3)
+        return ImageFacts(width=image.width, height=image.height, mode=mode, image_key=key, grey_std=spread)
 
 
 def in_threads(function: Callable[[T], R], items: Sequence[T], threads: int = THREADS) -> Iterator[R]:
@@ -171,11 +171,9 @@ def _check_size(size: tuple[int, int] | None, limits: ImageLimits) -> None:
         raise ImageError("too_many_pixels", _bomb(f"{size[0]} x {size[1]} pixels", limits))
 
 
-def _decoded(image: Image.Image) -> Image.Image:
-    if image.width * image.height <= LARGE:
-        return _to_rgb(image)
-    with _TURN:
-        return _to_rgb(image)
+def _turn(image: Image.Image) -> contextlib.AbstractContextManager[object]:
+    """What to hold while an image is decoded."""
+    return _ONE if image.width * image.height > LARGE else contextlib.nullcontext()
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

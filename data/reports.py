@@ -12,11 +12,11 @@ import re
 import unicodedata
 
 # Character classes, to be used alone or within a larger pattern; RE2 (pyarrow) and `re` read them alike.
-CONTROL = "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"  # all but tab and line ends
+CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"  # all but tab and line ends
 REORDERING = "[\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f]"  # bidi embeddings, overrides, isolates; tag characters
 INVISIBLE = "[\u00ad\u061c\u180e\u200b\u200e\u200f\u2060-\u2064\ufeff\ufff9-\ufffb]"  # direction marks, zero widths
 
-SHOWN = 80  # characters of a value in a message
+SHOWN = 200  # characters of a value in a message
 _HIDDEN = re.compile(f"{CONTROL}|{REORDERING}|{INVISIBLE}|[\ud800-\udfff]")
 _BREAKS = re.compile("[\t\n\r\u2028\u2029]+")
 _FORMULA = re.compile(r"\s*[=+\-@|%\uff1d\uff0b\uff0d\uff20]")  # the last four: full-width forms of = + - @

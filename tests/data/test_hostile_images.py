@@ -242,8 +242,8 @@ def test_an_orientation_that_does_not_exist_is_none(value: int) -> None:
 
 @pytest.mark.parametrize("make", [
     lambda: png_claiming(50_000, 50_000), lambda: webp_claiming(16_384, 16_384), lambda: webp_claiming(1 << 24, 255),
-    lambda: jpeg_claiming(65_500, 65_500), lambda: jpeg(1, (400, 251), format="PNG"),
-    lambda: encode(noise(1, (400, 251)), "WEBP", lossless=True), lambda: encode(noise(1, (400, 251)), "WEBP"),
+    lambda: jpeg_claiming(65_500, 65_500), lambda: encode(Image.new("RGB", (400, 251))),
+    lambda: encode(Image.new("RGB", (400, 251)), "WEBP", lossless=True), lambda: encode(Image.new("RGB", (400, 251)), "WEBP"),
 ], ids=["PNG", "WebP canvas", "WebP strip", "JPEG", "real PNG", "lossless WebP", "lossy WebP"])  # fmt: skip
 def test_an_image_bomb_refuses_the_drop(repository: Path, tmp_path: Path, make: Callable[[], bytes]) -> None:
     limit()
@@ -251,7 +251,7 @@ def test_an_image_bomb_refuses_the_drop(repository: Path, tmp_path: Path, make: 
     built.images["00009.jpg"] = make()
     folder = built.write(tmp_path / "drop")
     before = tree(tmp_path)
-    with pytest.raises(UserError, match=r"catalog\.csv line 4.*claims \d+ x \d+ pixels, above the limit of 100,000"):
+    with pytest.raises(UserError, match=r"catalog\.csv line 4.*claims .* pixels.*, above the limit of 100,000"):
         land([folder])
     assert tree(tmp_path) == before
 
@@ -278,7 +278,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 @pytest.mark.slow
 def test_large_pictures_are_decoded_one_at_a_time() -> None:
-    """Four pictures of 25 million pixels at once take the memory of one (0.7 GB), plus what is kept of none."""
+    """Four pictures of 25 million pixels at once take about what one takes, 0.7 GB."""
     script = """
 import resource, sys
 from pathlib import Path
