@@ -243,7 +243,8 @@ def test_an_orientation_that_does_not_exist_is_none(value: int) -> None:
 @pytest.mark.parametrize("make", [
     lambda: png_claiming(50_000, 50_000), lambda: webp_claiming(16_384, 16_384), lambda: webp_claiming(1 << 24, 255),
     lambda: jpeg_claiming(65_500, 65_500), lambda: encode(Image.new("RGB", (400, 251))),
-    lambda: encode(Image.new("RGB", (400, 251)), "WEBP", lossless=True), lambda: encode(Image.new("RGB", (400, 251)), "WEBP"),
+    lambda: encode(Image.new("RGB", (400, 251)), "WEBP", lossless=True),
+    lambda: encode(Image.new("RGB", (400, 251)), "WEBP"),
 ], ids=["PNG", "WebP canvas", "WebP strip", "JPEG", "real PNG", "lossless WebP", "lossy WebP"])  # fmt: skip
 def test_an_image_bomb_refuses_the_drop(repository: Path, tmp_path: Path, make: Callable[[], bytes]) -> None:
     limit()
