@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+import itertools
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data.negatives.audit import Verdict, key_of
+from data.negatives.edits import EDITS
 from data.pictures import FAINT, INK, Line, Tile, draw_grid, load_photos
 
 COLOURS = {"relation": "#7d4aa5", "attribute": "#b8561a", "object": "#2566a8", "action": "#3a8d4d"}
-EDIT_ORDER = ("swap", "colour", "gender", "usage", "article")
+EDIT_ORDER = tuple(EDITS)
 COLUMNS, ROWS, MANY = 3, 5, 4  # tiles across and down; negatives shown under one caption
 WIDTH = 56  # characters of a caption that fit on a line of a tile
 
@@ -36,8 +39,42 @@ def draw_examples(
     tiles = [Tile(photos[products[row_id]["image_key"]], _lines(by_product[row_id])) for row_id in chosen]
     draw_grid(
         path, tiles, columns=COLUMNS, title=title, tile=(560, 236), photo=(150, 200), beside=True,
-        subtitle="caption in black, hard negatives below it: orange attribute, blue object, purple relation",
+        subtitle="caption in black, hard negatives below it: orange attribute, blue object, purple relation, green "
+        "action",
     )  # fmt: skip
+
+
+def draw_verdicts(path: Path, verdicts: Sequence[Verdict], products: Mapping[str, Row], images: Path) -> None:
+    """Write a page of judged negatives: up to half of them such as count as true, then some of each edit in turn."""
+    order = sorted(verdicts, key=lambda verdict: key_of(verdict.row))
+    chosen = [verdict for verdict in order if verdict.true][: COLUMNS * ROWS // 2]
+    turns: list[int] = []
+    seen: Counter[str] = Counter()
+    for verdict in order:
+        turns.append(seen[verdict.row["edit"]])
+        seen[verdict.row["edit"]] += 1
+    false = (order[n] for n in sorted(range(len(order)), key=turns.__getitem__) if not order[n].true)
+    chosen += itertools.islice(false, COLUMNS * ROWS - len(chosen))
+    photos = load_photos(images, [products[verdict.row["row_id"]]["image_key"] for verdict in chosen])
+    tiles = [
+        Tile(photos[products[verdict.row["row_id"]]["image_key"]], _verdict_lines(verdict),
+             ("true", "#c0392b") if verdict.true else ("false", "#3a8d4d"))
+        for verdict in chosen
+    ]  # fmt: skip
+    draw_grid(
+        path, tiles, columns=COLUMNS, title="Audit: are the negatives true after all?", tile=(560, 236),
+        photo=(150, 200), beside=True, subtitle="caption in black, negative in colour, below it who says it is true",
+    )  # fmt: skip
+
+
+def _verdict_lines(verdict: Verdict) -> list[Line]:
+    row = verdict.row
+    why = [f"{name.replace('_', ' ')}: {text}" for name, text in verdict.witnesses.items()]
+    why += ["labelled by a person"] if verdict.label is not None else []
+    return [
+        Line(row["caption"], INK, 14, 3), Line(f"{row['edit']}:  {row['negative']}", COLOURS[row["edit_type"]], 14, 3),
+        *(Line(text, FAINT, 12, 3) for text in why),
+    ]  # fmt: skip
 
 
 def _choose(by_product: Mapping[str, Sequence[Row]]) -> list[str]:

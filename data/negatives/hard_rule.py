@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from data.negatives.lexicon import Term, terms
+from data.negatives.lexicon import Lexicon, Term, seed
 from data.negatives.ontology import COLUMN, METAL, METAL_PARTS, compatible
 from data.text import clean, title_key
 
@@ -28,10 +28,12 @@ def violations(negatives: Iterable[Row], products: Sequence[Row]) -> Iterator[tu
     """
     own = {row["row_id"]: row for row in products}
     related = _related(products)
+    values = {(kind, row[name]) for row in products for kind, name in COLUMN.items() if row[name]}
+    words = _Words(seed().extended(values))
     for item in negatives:
         product = own[item["row_id"]]
         others = [own[row_id] for row_id in sorted(related[item["row_id"]])]
-        for wrong in (*_malformed(item, product), *_true_of(item, others)):
+        for wrong in (*_malformed(item, product), *_true_of(item, others, words)):
             yield wrong, item["row_id"]
 
 
@@ -66,68 +68,70 @@ def _malformed(item: Row, product: Row) -> Iterator[str]:
         yield "a swap changed the words"
 
 
-def _true_of(item: Row, others: Sequence[Row]) -> Iterator[str]:
+def _true_of(item: Row, others: Sequence[Row], words: _Words) -> Iterator[str]:
     negative = title_key(item["negative"])
     captions = [text for row in others for text in (row["title"], row["derived_caption"]) if text]
     if any(title_key(text) == negative for text in captions):
         yield "the negative is a caption of the group"
     if item["edit"] == "swap":
-        yield from _swap_true_of(item, others)
+        yield from _swap_true_of(item, others, words)
         return
-    term = _put_in(item)
+    term = words.put_in(item)
     if term is None:
         yield "the replacement is no known word"
         return
-    values = [row[COLUMN[term.kind]] for row in others]
-    metal = term.kind == "colour" and any(_metal(term, row) for row in others)
-    if metal or any(value and compatible(term.kind, term.values, (value,)) for value in values):
+    if any(words.fits(term, row) for row in others):
         yield "the replacement may be true of the group"
-    if any(_names(text, term) for text in captions):
+    if any(words.names(text, term) for text in captions):
         yield "the replacement is named in a caption of the group"
 
 
-def _swap_true_of(item: Row, others: Sequence[Row]) -> Iterator[str]:
+def _swap_true_of(item: Row, others: Sequence[Row], words: _Words) -> Iterator[str]:
     """After a colour swap the product is said to have the colour that is not its own: true of none of the group?"""
-    colours = [term for term in terms() if term.kind == "colour" and _pattern(term.text).search(item["caption"])]
-    foreign = [t for t in colours if not any(_fits(t, row) for row in others)]
+    colours = [term for term in words.of("colour") if _pattern(term.text).search(item["caption"])]
+    foreign = [t for t in colours if not any(words.fits(t, row) for row in others)]
     if colours and not foreign:
         yield "the swapped colour may be true of the group"
 
 
-def _fits(term: Term, row: Row) -> bool:
-    """Whether `term` may be said of the product's colour, or of its buckle, case or frame."""
-    return _metal(term, row) or (bool(row["base_colour"]) and compatible("colour", term.values, (row["base_colour"],)))
+class _Words:
+    """The words of a lexicon, found by regular expressions, the longest first."""
 
+    def __init__(self, lexicon: Lexicon) -> None:
+        self._lexicon = lexicon
+        self._kinds: dict[str, list[Term]] = defaultdict(list)
+        for term in sorted(lexicon.terms, key=lambda term: -len(term.text)):
+            self._kinds[term.kind].append(term)
 
-def _metal(term: Term, row: Row) -> bool:
-    return row["article_type"] in METAL_PARTS and not METAL.isdisjoint(term.values)
+    def of(self, kind: str) -> list[Term]:
+        return self._kinds[kind]
 
+    def fits(self, term: Term, row: Row) -> bool:
+        """Whether `term` may be said of the product's value, or of its buckle, case or frame."""
+        if term.kind == "colour" and row["article_type"] in METAL_PARTS and not METAL.isdisjoint(term.values):
+            return True
+        value = row[COLUMN[term.kind]] if term.kind in COLUMN else None
+        return value is not None and compatible(term.kind, term.values, self._lexicon.meanings(term.kind, value))
 
-def _put_in(item: Row) -> Term | None:
-    """The word that an edit put in: what the caption's frame leaves of the negative, without a repaired article."""
-    caption, negative = item["caption"], item["negative"]
-    for term in _longest_first(item["edit"]):
-        for found in _pattern(term.text).finditer(negative):
-            head, tail = negative[: found.start()], negative[found.end() :]
-            bare = re.sub(r"\b(a)n?\s+$", r"\1", head, flags=re.I)
-            if caption.endswith(tail) and (caption.startswith(head) or caption.lower().startswith(bare.lower())):
-                return term
-    return None
+    def put_in(self, item: Row) -> Term | None:
+        """The word that an edit put in: what the caption's frame leaves of the negative, without a repaired article."""
+        caption, negative = item["caption"], item["negative"]
+        for term in self.of(item["edit"]):
+            for found in _pattern(term.text).finditer(negative):
+                head, tail = negative[: found.start()], negative[found.end() :]
+                bare = re.sub(r"\b(a)n?\s+$", r"\1", head, flags=re.I)
+                if caption.endswith(tail) and (caption.startswith(head) or caption.lower().startswith(bare.lower())):
+                    return term
+        return None
 
-
-def _names(text: str, term: Term) -> bool:
-    """Whether `text` names `term` other than as part of a longer word of its kind ("shirt" in "T-shirt")."""
-    if not _pattern(term.text).search(text):
-        return False
-    for longer in _longest_first(term.kind):
-        if longer is not term and _pattern(term.text).search(longer.text):
-            text = _pattern(longer.text).sub("_", text)
-    return bool(_pattern(term.text).search(text))
-
-
-@functools.cache
-def _longest_first(kind: str) -> list[Term]:
-    return sorted((term for term in terms() if term.kind == kind), key=lambda term: -len(term.text))
+    def names(self, text: str, term: Term) -> bool:
+        """Whether `text` names `term` other than as part of a longer word of its kind ("shirt" in "T-shirt")."""
+        if not _pattern(term.text).search(text):
+            return False
+        for longer in self.of(term.kind):
+            if longer is not term and _pattern(term.text).search(longer.text):
+                text = _pattern(longer.text).sub("_", text)
+        return bool(_pattern(term.text).search(text))
 
 
 @functools.cache
