@@ -19,12 +19,20 @@ from typing import Any, TypeVar
 
 import yaml
 
+from data.reports import visible
+
 T = TypeVar("T")
 PARAMS = Path("params.yaml")
 
 
 class UserError(Exception):
-    """Bad input, said in one sentence that names the file, row or field, and the cure. Shown without a traceback."""
+    """Bad input, said in one sentence that names the file, row or field, and the cure. Shown without a traceback.
+
+    It may quote the input, so what would drive a terminal or hide in the sentence is spelled out.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(visible(message))
 
 
 class _Yaml12(yaml.SafeLoader):
