@@ -80,7 +80,7 @@ def table_of(parts: Sequence[Part], mapping: CatalogMapping) -> Table:
     source = pa.table({key: _filled(source[key]) for key in source.column_names})
     found = mapping.find_columns(source.column_names)
     gone = _withdrawn(source, found, lines, listed)
-    _check_columns(found, parts[0].header, ("id",) if gone.all() else mapping.required, name)
+    _check_columns(found, parts[0].header, ("id",) if gone.all() else mapping.required, name, mapping)
     offered = source.filter(pa.array(~gone)) if gone.any() else source
     table = Table(
         rows=_schema_columns(offered, found, mapping), lines=lines[~gone], parts=listed, catalog=mapping.catalog,
@@ -108,12 +108,15 @@ def _filled(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.fill_null(column.cast(pa.string()), "")
 
 
-def _check_columns(found: Mapping[str, str], header: Sequence[str], required: Sequence[str], name: str) -> None:
+def _check_columns(
+    found: Mapping[str, str], header: Sequence[str], required: Sequence[str], name: str, mapping: CatalogMapping
+) -> None:
     for column in required:
         if column not in found:
             meaning = schema.BY_NAME[column].meaning
+            called = f", `{mapping.columns[column]}` by the mapping," if column in mapping.columns else ""
             raise UserError(
-                f"{name}: column `{column}` ({meaning}) is missing; the table has "
+                f"{name}: column `{column}` ({meaning}){called} is missing; the table has "
                 f"{', '.join(map(repr, header[: drop_sources.NAMED]))}. "
                 "Add the column, rename the one that holds it, or say which it is in a mapping.yaml."
             )
