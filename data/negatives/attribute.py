@@ -1,4 +1,4 @@
-"""Attribute edits: another colour, another wearer, another usage."""
+"""Attribute edits: another colour, wearer, usage, season, material, pattern, or part of the outfit."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from data.negatives.edits import Draft, Source, replace, uniforms
 from data.negatives.ontology import Kind
 from data.negatives.vocabulary import Vocabulary
-
-ATTRIBUTES: tuple[Kind, ...] = ("colour", "gender", "usage")
 
 
 def drafts(source: Source, vocabulary: Vocabulary, kind: Kind, tries: int) -> Iterator[Draft | str]:
@@ -28,4 +26,4 @@ def drafts(source: Source, vocabulary: Vocabulary, kind: Kind, tries: int) -> It
     threshold, *places = uniforms(source, kind, 1 + min(tries, len(choice.terms)))
     for place in places:
         term, acceptance = choice.draw(place)
-        yield replace(source, slot, term) if threshold < acceptance else "balance"
+        yield replace(source, slot, term, threshold < acceptance)

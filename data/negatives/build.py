@@ -1,4 +1,4 @@
-"""STAGE  Hard-negative captions for every train and val product: attribute and object edits and argument swaps.
+"""STAGE  Hard-negative captions for every train and val product: relation, attribute, object and action edits.
 
 `negatives.parquet` holds edits none of which is true of its product; `swaps.parquet` holds NegCLIP's, per caption. Both
 are made here and not when a training starts: they are data, looked at and versioned as such, and parsing costs seconds.
@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +19,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data import stage
+from data.negatives.audit import AuditConfig
 from data.negatives.captions import CAPTION_KINDS, Product
 from data.negatives.edits import EDIT_TYPES, EDITS
-from data.negatives.examples import draw_examples
 from data.negatives.generate import Generator, interleave
-from data.negatives.report import (
-    check_blind,
-    check_coverage,
-    check_hard_rule,
-    count_table,
-    draw_one,
-    share_table,
-    tally_table,
-)
+from data.negatives.judges import Judges
+from data.negatives.masked import MaskedFills
+from data.negatives.plausibility import Trigrams, further_texts
+from data.negatives.report import check_coverage, count_table, draw_one, report_audit, share_table, tally_table
 from data.negatives.swaps import swap_table
+from data.negatives.synonyms import SameMeaning, SmallThesaurus, WordNet
 from data.params import section
 
 Row = dict[str, Any]
@@ -45,11 +41,35 @@ SCHEMA = pa.schema([
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlausibilityConfig:
+    """Section `negatives.plausibility`.
+
+    `limit`: by how many nats a word the place of an edit may grow likelier or less likely. `texts`: files that teach
+    the model besides the train split's captions, one text a line, or a csv with a title column; either may end in .gz.
+    """
+
+    limit: float = 2.0
+    texts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.limit > 0:
+            raise ValueError("limit must be above 0 nats")
+
+
+@dataclass(frozen=True, kw_only=True)
 class NegativesConfig:
-    """Section `negatives` of params.yaml."""
+    """Section `negatives` of params.yaml.
+
+    `wordnet`: folder of WordNet's database files; without it a small list of synonyms stands in. `masked_lm`: folder of
+    a transformers masked language model that proposes further words.
+    """
 
     seed: int = 17
     candidates: int = 4
+    wordnet: str | None = None
+    masked_lm: str | None = None
+    plausibility: PlausibilityConfig = field(default_factory=PlausibilityConfig)
+    audit: AuditConfig = field(default_factory=AuditConfig)
 
     def __post_init__(self) -> None:
         if not 1 <= self.candidates <= 64:
@@ -69,22 +89,22 @@ def build(args: argparse.Namespace) -> None:
         if run.up_to_date:
             return
         rows = read_products(DATASET)
-        generator = make_generator(rows, params.seed, params.candidates)
+        generator = make_generator(rows, params.seed, params.candidates, params)
         wanted = [Product.of(row) for row in rows if row["split"] != "test"]
         started = time.process_time()
         negatives = generate(generator, run.progress(wanted, what="products"), params.candidates)
-        captions = sum(generator.tally[kind, "swap"]["captions"] for kind in CAPTION_KINDS)
+        captions = generator.captions
         rate = captions / (time.process_time() - started)
         run.facts(captions_per_second=round(rate))
         run.log(f"{len(negatives)} negatives of {captions} captions, {rate:.0f} captions/s on one core")
         pq.write_table(negatives, run.out / "negatives.parquet", compression="zstd")
-        report(run, rows, negatives.to_pylist(), generator)
+        report(run, rows, negatives.to_pylist(), generator, params.audit)
         make_swaps(run, wanted, params.seed)
 
 
-def report(run: stage.Run, rows: list[Row], negatives: list[Row], generator: Generator) -> None:
-    """Counts, refusals, the checks and the picture page."""
-    captions = sum(generator.tally[kind, "swap"]["captions"] for kind in CAPTION_KINDS)
+def report(run: stage.Run, rows: list[Row], negatives: list[Row], generator: Generator, audit: AuditConfig) -> None:
+    """Counts, refusals and coverage; then the audit, its checks and its page."""
+    captions = generator.captions
     valid = Counter(row["edit_type"] for row in negatives if row["candidate"] == 0)
     run.summary(
         negatives=len(negatives), captions=captions, products=len({row["row_id"] for row in negatives}),
@@ -92,18 +112,14 @@ def report(run: stage.Run, rows: list[Row], negatives: list[Row], generator: Gen
     )  # fmt: skip
     run.table("negatives per edit", count_table(negatives))
     run.table("what became of the drafts", tally_table(generator))
-    check_hard_rule(run, negatives, rows)
     check_coverage(run, valid, captions)
     splits = {row["row_id"]: row["split"] for row in rows}
     drawn = draw_one(negatives, generator.seed)
-    check_blind(
-        run, [row for row in drawn if splits[row["row_id"]] == "train"],
-        [row for row in drawn if splits[row["row_id"]] == "val"], "held-out val products",
+    report_audit(
+        run, negatives, rows, images=DATASET / "images.parquet", config=audit, tally=generator.tally,
+        learnt=[row for row in drawn if splits[row["row_id"]] == "train"],
+        examined=[row for row in drawn if splits[row["row_id"]] == "val"], where="held-out val products",
     )  # fmt: skip
-    page = run.out / "examples.png"
-    by_id = {row["row_id"]: row for row in rows}
-    draw_examples(page, negatives, by_id, DATASET / "images.parquet", "Hard negatives")
-    run.picture("examples", page)
 
 
 def make_swaps(run: stage.Run, products: Sequence[Product], seed: int) -> None:
@@ -117,10 +133,25 @@ def make_swaps(run: stage.Run, products: Sequence[Product], seed: int) -> None:
     run.table("NegCLIP's swaps: what became of the kinds", [{"result": key, "count": n} for key, n in tally.items()])
 
 
-def make_generator(rows: list[Row], seed: int, candidates: int) -> Generator:
-    """The generator over a whole dataset, its vocabulary counted on the train split."""
-    training = [row["row_id"] for row in rows if row["split"] == "train"]
-    return Generator(map(Product.of, rows), training, seed=seed, candidates=candidates)
+def make_generator(rows: list[Row], seed: int, candidates: int, config: NegativesConfig | None = None) -> Generator:
+    """The generator over a whole dataset, its vocabulary and its trigrams counted on the train split."""
+    config = config or NegativesConfig()
+    products = [Product.of(row) for row in rows]
+    training = {row["row_id"] for row in rows if row["split"] == "train"}
+    held_out = [text for product in products if product.row_id not in training for text in _captions(product)]
+    texts = [text for product in products if product.row_id in training for text in _captions(product)]
+    for path in config.plausibility.texts:
+        texts += further_texts(Path(path), besides=held_out)
+    judges = Judges(
+        meaning=SameMeaning(WordNet(Path(config.wordnet)) if config.wordnet else SmallThesaurus()),
+        trigrams=Trigrams(texts), limit=config.plausibility.limit,
+        masked=MaskedFills(Path(config.masked_lm)) if config.masked_lm else None,
+    )  # fmt: skip
+    return Generator(products, training, seed=seed, candidates=candidates, judges=judges)
+
+
+def _captions(product: Product) -> list[str]:
+    return [text for kind in CAPTION_KINDS if (text := product.caption(kind))]
 
 
 def read_products(folder: Path) -> list[Row]:
@@ -136,7 +167,7 @@ def generate(generator: Generator, products: Iterable[Product], candidates: int)
     for product in products:
         for caption_kind, caption, found in generator.negatives(product):
             for edit_type, edits in of_type.items():
-                for number, made in enumerate(interleave([found[edit] for edit in edits], candidates)):
+                for number, made in enumerate(interleave([found[edit] for edit in edits if edit in found], candidates)):
                     row = (product.row_id, caption_kind, caption, edit_type, made.edit, number, *made[1:])
                     for append, value in zip(add, row, strict=True):
                         append(value)

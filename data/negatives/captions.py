@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from data.negatives.lexicon import Mention, find
-from data.negatives.ontology import COLUMN, KINDS, Kind, compatible
+from data.negatives.lexicon import Lexicon, Mention, seed
+from data.negatives.ontology import COLUMN, Kind, compatible, overlap
+from data.negatives.tagger import confirmed
 from data.text import Token, clean, tokens
 
 CaptionKind = Literal["title", "derived"]
@@ -27,6 +28,7 @@ class Product:
     article: str | None
     gender: str | None
     usage: str | None
+    season: str | None
     sub_category: str | None
     master_category: str | None
 
@@ -43,9 +45,14 @@ class Product:
         return clean(text) or None if text else None
 
     def value(self, kind: Kind) -> str | None:
-        """The attribute that mentions of `kind` are about."""
-        value: str | None = getattr(self, kind)
+        """The attribute that mentions of `kind` are about; None also where there is no such column."""
+        value: str | None = getattr(self, kind) if kind in COLUMN else None
         return value
+
+    @property
+    def in_general(self) -> bool:
+        """Whether the caption is about whatever the picture shows, for the product has no article type."""
+        return self.article is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,28 +66,59 @@ class Reading:
 
 
 @functools.lru_cache(maxsize=1 << 16)
-def read(caption: str) -> Reading:
+def read(caption: str, lexicon: Lexicon | None = None) -> Reading:
     """Tokenise a caption and find its mentions; remembered, for derived captions repeat."""
     words = tuple(tokens(caption))
-    return Reading(caption, words, find(caption), f" {' '.join(word.text for word in words)} ")
+    mentions = (lexicon or seed()).find(caption, words)
+    return Reading(caption, words, mentions, f" {' '.join(word.text for word in words)} ")
 
 
-def slots(reading: Reading, product: Product, caption_kind: CaptionKind) -> dict[Kind, Mention]:
+# Without an attribute only these may be edited, and only in captions that are not about a product: "a red bus" is no
+# blue one. What an unknown product is called, or worn for, stays open.
+_GENERAL = ("colour", "gender", "material", "pattern", "thing", "action")
+_PRODUCT = ("material", "pattern", "part")
+
+
+def slots(
+    reading: Reading, product: Product, caption_kind: CaptionKind, lexicon: Lexicon | None = None
+) -> dict[Kind, Mention]:
     """The mention of each kind that an edit may replace: the only one that names the product's own value.
 
     A kind has no slot if the caption names the value nowhere, twice (changing one mention would leave a true one), or
-    as part of a longer word. A colour that begins a title is a brand ("Red Tape", "Black Coffee"), not a colour.
+    as part of a longer word. A colour or material that begins a title is a brand ("Red Tape", "Cotton County"). Of a
+    kind without attribute the slot is the first mention beside which the caption says nothing like it.
     """
+    by_kind: dict[Kind, list[Mention]] = {}
+    for mention in reading.mentions:
+        by_kind.setdefault(mention.term.kind, []).append(mention)
     found = {}
-    for kind in KINDS:
+    for kind, mentions in by_kind.items():
         value = product.value(kind)
-        if value is None:
+        if value is not None:
+            values = lexicon.meanings(kind, value) if lexicon else (value,)
+            about = [m for m in mentions if compatible(kind, m.term.values, values)]
+            rivals = mentions if kind in ("article", "gender") else about
+            slot = about[0] if len(about) == len(rivals) == 1 else None
+        elif kind in (_GENERAL if product.in_general else _PRODUCT) and product.master_category != "Personal Care":
+            slot = _first_alone(reading, mentions)
+        else:
             continue
-        about = [m for m in reading.mentions if m.term.kind == kind and compatible(kind, m.term.values, (value,))]
-        rivals = [m for m in reading.mentions if m.term.kind == kind] if kind in ("article", "gender") else about
-        if len(about) != 1 or len(rivals) != 1 or about[0].attached:
+        if slot is None or slot.attached:
             continue
-        if kind == "colour" and caption_kind == "title" and about[0].first == 0:
+        if kind in _BRANDS and caption_kind == "title" and slot.first == 0 and not product.in_general:
             continue
-        found[kind] = about[0]
+        found[kind] = slot
     return found
+
+
+_BRANDS = ("colour", *_PRODUCT)
+
+
+def _first_alone(reading: Reading, mentions: list[Mention]) -> Mention | None:
+    """The first mention that is what it looks like, and that no other says the same of, nor leaves open."""
+    for mention in mentions:
+        facets = frozenset().union(*(overlap(mention.term.kind, value) for value in mention.term.values))
+        others = (other for other in mentions if other is not mention)
+        if all(facets.isdisjoint(other.term.values) for other in others) and confirmed(reading.caption, mention):
+            return mention
+    return None

@@ -14,8 +14,10 @@ from data.text import apply, recase, with_article
 
 EditType = Literal["relation", "attribute", "object", "action"]
 EDIT_TYPES: tuple[EditType, ...] = ("relation", "attribute", "object", "action")  # the method's fixed order
-EDITS: dict[str, EditType] = {
-    "swap": "relation", "colour": "attribute", "gender": "attribute", "usage": "attribute", "article": "object",
+EDITS: dict[str, EditType] = {  # an edit is called as the kind of word it exchanges
+    "swap": "relation", "colour": "attribute", "gender": "attribute", "usage": "attribute", "season": "attribute",
+    "material": "attribute", "pattern": "attribute", "part": "attribute", "article": "object", "thing": "object",
+    "action": "action",
 }  # fmt: skip
 
 
@@ -31,13 +33,18 @@ class Source(NamedTuple):
 
 
 class Draft(NamedTuple):
-    """A proposed edit: `caption[start:end]` becomes `replacement`. `term` is the word it puts in, None for a swap."""
+    """A proposed edit: `caption[start:end]` becomes `replacement`.
+
+    `term` takes the place of `slot`; both are None for a swap. `balanced`: whether the draw keeps the words' frequency.
+    """
 
     edit: str
     start: int
     end: int
     replacement: str
+    slot: Mention | None = None
     term: Term | None = None
+    balanced: bool = True
 
 
 class Negative(NamedTuple):
@@ -73,11 +80,11 @@ def uniforms(source: Source, edit: str, count: int) -> list[float]:
 _EIGHT = struct.Struct(">8Q")
 
 
-def replace(source: Source, slot: Mention, term: Term) -> Draft:
+def replace(source: Source, slot: Mention, term: Term, balanced: bool) -> Draft:
     """`term` in the place of `slot`, in its letter case, with the a/an before it repaired."""
     caption = source.reading.caption
     word = recase(term.text, caption[slot.start : slot.end])
-    return Draft(term.kind, *with_article(caption, slot.start, slot.end, word), term)
+    return Draft(term.kind, *with_article(caption, slot.start, slot.end, word), slot, term, balanced)
 
 
 def finish(caption: str, draft: Draft) -> Negative:

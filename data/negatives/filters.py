@@ -1,23 +1,31 @@
-"""The hard rule: no negative may be true of a product that shares the picture or the title.
+"""The filters that a draft must pass, in the order of ce_clip.md 4.4, and the facts of a group.
 
-A group's facts are everything its products' attributes and captions say. A replacement is refused if it overlaps with
-any of those values, or is named in any of those captions; a negative is refused if it is one of those captions.
+The hard rule: no negative may be true of a product that shares the picture or the title. A group's facts are everything
+its products' attributes and captions say. A replacement is refused if it overlaps with any of those values, or is named
+in any of those captions; a negative is refused if it is one of those captions.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from data.negatives.captions import CAPTION_KINDS, Product, Reading, read
-from data.negatives.lexicon import Term
-from data.negatives.ontology import KINDS, METAL, METAL_PARTS, Kind, compatible, is_any, overlap
+from data.negatives.lexicon import Lexicon, Mention, Term, seed
+from data.negatives.ontology import COLUMN, METAL, METAL_PARTS, Kind, compatible, is_any
 from data.text import fold
 
 # Why there is no (further) negative, in the order in which a draft meets the filters.
 REASONS = (
-    "no_slot", "no_alternative", "symmetric", "balance", "repeated", "true_of_group", "named_in_group", "is_a_caption",
+    "no_slot", "no_alternative", "repeated",  # nothing to edit, nothing false to put there, or drawn before
+    "identity", "lemma", "thesaurus", "named_in_group",  # the same word, its inflection, a synonym or general word
+    "symmetric",  # a swap across a relation that holds both ways
+    "grammar", "implausible",
+    "true_of_group", "is_a_caption",  # entailed by attributes or captions
+    "balance",
 )  # fmt: skip
+_EMPTY: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,37 +38,41 @@ class Facts:
     captions: dict[str, Reading]  # by folded text
 
     @classmethod
-    def of(cls, products: Iterable[Product]) -> Facts:
-        stated: dict[Kind, set[str]] = {kind: set() for kind in KINDS}
-        named: dict[Kind, set[str]] = {kind: set() for kind in KINDS}
-        values: dict[Kind, set[str]] = {kind: set() for kind in KINDS}
-        parts: dict[Kind, frozenset[str]] = dict.fromkeys(KINDS, frozenset())
+    def of(cls, products: Iterable[Product], lexicon: Lexicon | None = None) -> Facts:
+        lexicon = lexicon or seed()
+        stated: dict[Kind, set[str]] = defaultdict(set)
+        named: dict[Kind, set[str]] = defaultdict(set)
+        values: dict[Kind, set[str]] = defaultdict(set)
+        parts: dict[Kind, frozenset[str]] = {}
         captions: dict[str, Reading] = {}
         for product in products:
-            for kind in KINDS:
-                values[kind] |= {product.value(kind)} - {None}  # type: ignore[arg-type]
+            for kind in COLUMN:
+                if (value := product.value(kind)) is not None:
+                    values[kind].add(value)
             if product.article in METAL_PARTS:
                 parts["colour"] = METAL
-            for reading in map(read, filter(None, map(product.caption, CAPTION_KINDS))):
+            for caption in filter(None, map(product.caption, CAPTION_KINDS)):
+                reading = read(caption, lexicon)
                 captions.setdefault(fold(reading.caption), reading)
                 for mention in reading.mentions:
-                    _take(mention.term, product, stated, named)
-        attributes = {kind: _closure(kind, values[kind]) | parts[kind] for kind in KINDS}
-        closed = {kind: attributes[kind] | _closure(kind, stated[kind]) | named[kind] for kind in KINDS}
-        unlimited = frozenset(kind for kind in KINDS if is_any(kind, stated[kind] | named[kind] | values[kind]))
+                    _take(mention.term, product, lexicon, stated, named)
+        kinds = {*stated, *named, *values, *parts}
+        attributes = {kind: lexicon.closure(kind, values[kind]) | parts.get(kind, _EMPTY) for kind in kinds}
+        closed = {kind: attributes[kind] | lexicon.closure(kind, stated[kind]) | named[kind] for kind in kinds}
+        unlimited = frozenset(kind for kind in kinds if is_any(kind, stated[kind] | named[kind] | attributes[kind]))
         return cls(closed, unlimited, attributes, captions)
 
-    def reject(self, term: Term) -> str | None:
-        """Why `term` may not be put into a caption of this group; None if it is false of all its products."""
-        if term.kind in self.unlimited or not self.closed[term.kind].isdisjoint(term.values):
-            return "true_of_group"
-        if any(term.padded in reading.padded and _names(reading, term) for reading in self.captions.values()):
-            return "named_in_group"
-        return None
+    def is_true(self, term: Term) -> bool:
+        """Whether `term` is, or may be, true of a product of this group."""
+        return term.kind in self.unlimited or not self.closed.get(term.kind, _EMPTY).isdisjoint(term.values)
+
+    def names(self, term: Term) -> bool:
+        """Whether a caption of the group uses the words of `term`."""
+        return any(term.padded in reading.padded and _names(reading, term) for reading in self.captions.values())
 
     def could_be(self, term: Term, besides: Reading) -> bool:
         """Whether the product could be what `term` says, going by attributes and by every caption but `besides`."""
-        if term.kind in self.unlimited or not self.values[term.kind].isdisjoint(term.values):
+        if term.kind in self.unlimited or not self.values.get(term.kind, _EMPTY).isdisjoint(term.values):
             return True
         own = fold(besides.caption)
         mentions = (m for key, reading in self.captions.items() if key != own for m in reading.mentions)
@@ -83,12 +95,29 @@ def _names(reading: Reading, term: Term) -> bool:
     return False
 
 
-def _closure(kind: Kind, values: Iterable[str]) -> frozenset[str]:
-    return frozenset().union(*(overlap(kind, value) for value in values))
-
-
-def _take(term: Term, product: Product, stated: dict[Kind, set[str]], named: dict[Kind, set[str]]) -> None:
+def _take(
+    term: Term, product: Product, lexicon: Lexicon, stated: dict[Kind, set[str]], named: dict[Kind, set[str]]
+) -> None:
     """A word of several meanings ("shoe") that fits the product's own value adds nothing beyond its meanings."""
     value = product.value(term.kind)
-    fits = value is not None and compatible(term.kind, term.values, (value,))
-    (named if len(term.values) > 1 and fits else stated)[term.kind].update(term.values)
+    several = len(term.values) > 1 and value is not None
+    fits = several and compatible(term.kind, term.values, lexicon.meanings(term.kind, value))  # type: ignore[arg-type]
+    (named if fits else stated)[term.kind].update(term.values)
+
+
+def grammar(reading: Reading, slot: Mention, term: Term) -> bool:
+    """Whether the caption's other words agree with `term` in the place of `slot`.
+
+    Number and tense are kept by exchanging like forms, and a/an is repaired; left are pronouns, which say "her" of a
+    woman, and the determiner before a word that came without one ("a jeans").
+    """
+    if term.kind == "gender" and any(word.text in _PRONOUNS for word in reading.words):
+        return False
+    return slot.first == 0 or reading.words[slot.first - 1].text not in _DETERMINERS.get(term.form, ())
+
+
+_PRONOUNS = frozenset({"he", "him", "his", "himself", "she", "her", "hers", "herself"})
+_DETERMINERS = {  # of the other number
+    "plural": frozenset({"a", "an", "one", "this", "that", "each", "every", "another"}),
+    "singular": frozenset({"two", "three", "four", "five", "six", "many", "several", "these", "those", "few", "both"}),
+}

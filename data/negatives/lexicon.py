@@ -1,17 +1,19 @@
-"""The words by which captions name colours, article types, wearers and usages, and how to find them.
+"""The words by which captions name colours, article types, wearers and the rest, and how to find them.
 
-A `Term` is one spelling with what it denotes and its grammatical form. `find` returns the terms of a caption by longest
-match over tokens, so that "Navy Blue" and "Casual Shoes" are one mention each and "Shoes" in the latter is none.
+A `Term` is one spelling with what it denotes and its grammatical form. A `Lexicon` finds the terms of a caption by
+longest match over tokens, so that "Navy Blue" and "Casual Shoes" are one mention each and "Shoes" in the latter is
+none. `SEED` holds the fixed lists; a dataset's own attribute values extend it.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from data.negatives.ontology import Kind
+from data.negatives.ontology import OTHER_NAMES, Kind, overlap
+from data.negatives.words import ACTIONS, MATERIALS, PARTS, PATTERNS, SEASONS, THINGS, spellings
 from data.text import Token, tokens
 from data.vocabulary import ARTICLE_TYPES, COLOURS, USAGES
 
@@ -20,7 +22,8 @@ from data.vocabulary import ARTICLE_TYPES, COLOURS, USAGES
 class Term:
     """A spelling as titles write it (`text`), the catalog values it may stand for, and its form. One object per term.
 
-    Forms are exchangeable only with the same form: "singular"/"plural" of articles, "men"/"men's"/... of wearers.
+    Forms are exchangeable only with the same form: "singular"/"plural" of articles and things, "men"/"men's"/... of
+    wearers, the tag of verbs.
     """
 
     kind: Kind
@@ -163,7 +166,7 @@ _COLOUR_WORDS = {
     "Melange": ("Grey Melange",), "Sky Blue": ("Blue",), "Royal Blue": ("Blue",), "Scarlet": ("Red",),
 }  # fmt: skip
 SHADES = frozenset({"light", "dark", "bright", "deep", "pale", "neon", "multi", "semi", "smart"})
-_COATINGS = frozenset({"plated", "plating", "plate", "tone", "toned", "coloured", "colored", "melange"})
+_COATINGS = frozenset({"plated", "plating", "plate", "tone", "toned", "coloured", "colored", "melange", "co"})
 
 _WEARERS = {
     "plural": ("Men", "Women", "Boys", "Girls"), "singular": ("Man", "Woman", "Boy", "Girl"),
@@ -173,27 +176,96 @@ _WEARERS = {
 _EVERYONE = ("Unisex", "Kids", "Kid's", "Kid", "Infant", "Teens")
 
 
+class Lexicon:
+    """Terms, found in captions by their first token.
+
+    Args:
+        terms: one per spelling; where two kinds share a spelling the first is found.
+        meanings: the values that a dataset's own value, spelled like a term ("T-Shirt"), may stand for.
+    """
+
+    def __init__(self, terms: Iterable[Term], meanings: Mapping[tuple[Kind, str], frozenset[str]]) -> None:
+        self.terms = tuple(terms)
+        self._meanings = meanings
+        self._closures: dict[tuple[Kind, frozenset[str]], frozenset[str]] = {}
+        by_first: dict[str, list[tuple[tuple[str, ...], Term]]] = {}
+        for term in self.terms:
+            by_first.setdefault(term.key[0], []).append((term.key, term))
+        self._by_first = {first: sorted(found, key=lambda pair: -len(pair[0])) for first, found in by_first.items()}
+
+    def meanings(self, kind: Kind, value: str) -> frozenset[str]:
+        """The values that an attribute's `value` may stand for, itself included."""
+        return self._meanings.get((kind, value)) or frozenset((value,))
+
+    def closure(self, kind: Kind, values: Iterable[str]) -> frozenset[str]:
+        """All values that could be true of a product with these attribute values."""
+        key = kind, frozenset(values)
+        if key not in self._closures:
+            meant = (meaning for value in key[1] for meaning in self.meanings(kind, value))
+            self._closures[key] = frozenset().union(*(overlap(kind, value) for value in meant))
+        return self._closures[key]
+
+    def find(self, caption: str, words: Sequence[Token] | None = None) -> tuple[Mention, ...]:
+        """All mentions in a caption, in order, none overlapping; the longest term wins at each token."""
+        words = tokens(caption) if words is None else words
+        found: list[Mention] = []
+        place = 0
+        while place < len(words):
+            candidates = self._by_first.get(words[place].text)
+            match = candidates and _longest(caption, words, place, candidates)
+            if not match:
+                place += 1
+                continue
+            term, first, last = match
+            start, end = words[first].start, words[last].end
+            attached = _joined(caption, start - 1, start - 2) or _joined(caption, end, end + 1)
+            attached |= _qualified(words, first, last)
+            found.append(Mention(term, first, last, start, end, attached))
+            place = last + 1
+        return tuple(found)
+
+    def extended(self, values: Iterable[tuple[Kind, str]]) -> Lexicon:
+        """With a term for every attribute value that no term stands for yet.
+
+        A value spelled like a term may mean what that term means. One whose words are part of another's ("Apple",
+        "Green Apple") may be the general word for it, so neither is certainly false of the other. Article types
+        exclude each other otherwise; of an unknown colour, usage or wearer nothing is known to be the opposite.
+        """
+        known = {(term.kind, value) for term in self.terms for value in term.values}
+        fresh = sorted({pair for pair in values if pair not in known and tokens(pair[1])})
+        if not fresh:
+            return self
+        found = {(term.kind, term.key): term for term in self.terms}
+        words = {pair: frozenset(token.text for token in tokens(pair[1])) for pair in {*known, *fresh}}
+        meanings = dict(self._meanings)
+        for kind, value in fresh:
+            own = words[kind, value]
+            near = (n for (other, n), theirs in words.items() if other == kind and (own <= theirs or theirs <= own))
+            also = OTHER_NAMES.get(value.lower(), ()) if kind == "article" else ()
+            term = Term(kind, value, frozenset({value, *near, *also}), _number(value) if kind == "article" else value)
+            spelled = found.get((kind, term.key))
+            if spelled:
+                term = Term(kind, spelled.text, term.values | spelled.values, spelled.form)
+            found[kind, term.key] = term
+            meanings[kind, value] = term.values
+        return Lexicon(found.values(), meanings)
+
+
+def _number(name: str) -> str:
+    """Whether an article's name is "plural" or "singular", by its last letters."""
+    low = name.lower()
+    return "plural" if low.endswith("s") and not low.endswith(("ss", "us", "is")) else "singular"
+
+
 def find(caption: str) -> tuple[Mention, ...]:
-    """All mentions of catalog values in a caption, in order, none overlapping; the longest term wins at each token."""
-    words = tokens(caption)
-    found: list[Mention] = []
-    place = 0
-    while place < len(words):
-        match = _longest(caption, words, place)
-        if match is None:
-            place += 1
-            continue
-        term, first, last = match
-        start, end = words[first].start, words[last].end
-        attached = _joined(caption, start - 1, start - 2) or _joined(caption, end, end + 1)
-        attached |= _qualified(words, first, last)
-        found.append(Mention(term, first, last, start, end, attached))
-        place = last + 1
-    return tuple(found)
+    """The mentions that the fixed lists find in a caption."""
+    return seed().find(caption)
 
 
-def _longest(caption: str, words: list[Token], place: int) -> tuple[Term, int, int] | None:
-    for key, term in lexicon().get(words[place].text, ()):
+def _longest(
+    caption: str, words: Sequence[Token], place: int, candidates: Iterable[tuple[tuple[str, ...], Term]]
+) -> tuple[Term, int, int] | None:
+    for key, term in candidates:
         last = place + len(key) - 1
         if last < len(words) and all(words[place + i].text == word for i, word in enumerate(key)):
             gaps = (caption[words[i].end : words[i + 1].start] for i in range(place, last))
@@ -202,7 +274,7 @@ def _longest(caption: str, words: list[Token], place: int) -> tuple[Term, int, i
     return None
 
 
-def _qualified(words: list[Token], first: int, last: int) -> bool:
+def _qualified(words: Sequence[Token], first: int, last: int) -> bool:
     """ "Dark Blue", "Gold Plated", "Semi Formal": no other word can take the place of the catalog's word alone."""
     return words[max(first - 1, 0)].text in SHADES or words[min(last + 1, len(words) - 1)].text in _COATINGS
 
@@ -213,19 +285,33 @@ def _joined(caption: str, mark: int, beyond: int) -> bool:
 
 
 @functools.cache
-def lexicon() -> dict[str, tuple[tuple[tuple[str, ...], Term], ...]]:
-    """{first token: ((token texts, term), ...)}, longest first."""
-    by_first: dict[str, list[tuple[tuple[str, ...], Term]]] = {}
-    for term in terms():
-        key = term.key
-        by_first.setdefault(key[0], []).append((key, term))
-    return {first: tuple(sorted(found, key=lambda pair: -len(pair[0]))) for first, found in by_first.items()}
+def seed() -> Lexicon:
+    """The fixed lists."""
+    return Lexicon(terms(), {})
 
 
 @functools.cache
 def terms() -> tuple[Term, ...]:
-    """Every term, one per spelling and kind."""
-    return (*_colours(), *_articles(), *_wearers(), *(Term("usage", name, frozenset((name,))) for name in USAGES))
+    """Every term of the fixed lists, one per spelling and kind."""
+    usages = (Term("usage", name, frozenset((name,))) for name in USAGES)
+    details = (("season", SEASONS), ("material", MATERIALS), ("pattern", PATTERNS), ("part", PARTS))
+    stated = (Term(kind, name, frozenset((v,)), form) for kind, block in details for form, v, name in spellings(block))
+    return (*_colours(), *_articles(), *_wearers(), *usages, *stated, *_inflected())
+
+
+def _inflected() -> Iterator[Term]:
+    """Things in both numbers and actions in each form that is no other form's spelling, by lemminflect."""
+    from lemminflect import getInflection
+
+    forms = {"thing": {"NN": "singular", "NNS": "plural"}, "action": {tag: tag for tag in ("VB", "VBZ", "VBG", "VBD")}}
+    found: dict[tuple[Kind, str], tuple[str, set[str]]] = {}
+    for kind, block in (("thing", THINGS), ("action", ACTIONS)):
+        for _, value, lemma in spellings(block):
+            for tag, form in forms[kind].items():
+                for text in getInflection(lemma, tag)[:1]:
+                    found.setdefault((kind, text), (form, set()))[1].add(value)
+    for (kind, text), (form, values) in found.items():
+        yield Term(kind, text, frozenset(values), form)
 
 
 def _colours() -> Iterator[Term]:

@@ -5,23 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from data.negatives.edits import Draft, Source, replace, uniforms
+from data.negatives.ontology import Kind
 from data.negatives.vocabulary import Level, Vocabulary
 
 # Near articles make the harder negatives: half of the draws stay in the sub category.
 _LEVELS: tuple[Level, ...] = ("sub_category", "sub_category", "master_category", "all")
 
 
-def drafts(source: Source, vocabulary: Vocabulary, tries: int) -> Iterator[Draft | str]:
+def drafts(source: Source, vocabulary: Vocabulary, kind: Kind, tries: int) -> Iterator[Draft | str]:
     """Up to `tries` drafts, or the reasons why there is none; acceptance is shared as in attribute.py.
 
     A try whose level offers nothing is lost. Falling back on a wider level would send more words one way than back.
     """
-    slot = source.slots.get("article")
+    slot = source.slots.get(kind)
     if slot is None:
         yield "no_slot"
         return
     beside = source.reading.words[slot.first - 1].text if source.caption_kind == "title" and slot.first else None
-    threshold, *places = uniforms(source, "article", 1 + tries)
+    threshold, *places = uniforms(source, kind, 1 + tries)
     for place in places:
         level, within = divmod(place * len(_LEVELS), 1.0)  # one number chooses the level and the word in it
         pool = vocabulary.article_pool(source.product, source.caption_kind, slot.term, _LEVELS[int(level)], beside)
@@ -30,4 +31,4 @@ def drafts(source: Source, vocabulary: Vocabulary, tries: int) -> Iterator[Draft
             yield "no_alternative"
             continue
         term, acceptance = choice.draw(within)
-        yield replace(source, slot, term) if threshold < acceptance else "balance"
+        yield replace(source, slot, term, threshold < acceptance)

@@ -3,21 +3,38 @@
 A hard negative replaces a word by one that must be *false* of the product. Two values are `compatible` when a product
 described by one could truthfully be described by the other: shades of one colour, a general word and its kinds (top and
 T-shirt), kinds that the catalog itself uses for one photo or one title (flats, heels and sandals; casual, formal and
-sports shoes). Everything here is data; no rule looks at spelling.
+sports shoes). Of what has no column, two values are compatible unless words.py says that they exclude each other.
+Everything here is data; no rule looks at spelling.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-Kind = str  # "colour", "article", "gender" or "usage"
-KINDS: tuple[Kind, ...] = ("colour", "article", "gender", "usage")
+from data.negatives.words import (
+    ACTIONS,
+    ACTIONS_EXCLUDE,
+    MATERIALS,
+    MATERIALS_EXCLUDE,
+    PARTS,
+    PARTS_EXCLUDE,
+    PATTERNS,
+    PATTERNS_EXCLUDE,
+    THINGS,
+    THINGS_EXCLUDE,
+    rows,
+    spellings,
+)
+
+Kind = str  # one of KINDS
 COLUMN: Mapping[Kind, str] = {
-    "colour": "base_colour", "article": "article_type", "gender": "gender", "usage": "usage",
+    "colour": "base_colour", "article": "article_type", "gender": "gender", "usage": "usage", "season": "season",
 }  # fmt: skip
+UNSTATED: tuple[Kind, ...] = ("material", "pattern", "part", "thing", "action")  # no column: captions alone tell
+KINDS: tuple[Kind, ...] = (*COLUMN, *UNSTATED)
 
 # Values that say nothing definite: any replacement might be true beside them.
-ANY = {"colour": {"Multi"}, "article": {"Free Gifts", "Accessory Gift Set"}, "gender": {"Unisex"}, "usage": set[str]()}
+ANY = {"colour": {"Multi"}, "article": {"Free Gifts", "Accessory Gift Set"}, "gender": {"Unisex"}}
 
 # One family per line: members may describe the same product. A value may belong to several families.
 _COLOUR_FAMILIES = """
@@ -105,6 +122,13 @@ Face Wash and Cleanser, Makeup Remover, Toner, Mask and Peel
 Nail Polish, Nail Essentials
 Footballs, Basketballs
 """
+# What other catalogs call things, in lower case, and the article types that may be meant.
+OTHER_NAMES = {
+    "polo": ("Tshirts", "Shirts"), "blouse": ("Tops", "Shirts"), "body": ("Tops", "Tshirts", "Rompers", "Jumpsuit"),
+    "longsleeve": ("Tops", "Tshirts", "Shirts", "Sweaters", "Sweatshirts"), "hat": ("Caps",),
+    "outwear": ("Jackets", "Rain Jacket", "Blazers", "Sweaters", "Sweatshirts", "Waistcoat", "Shrug"),
+    "undershirt": ("Innerwear Vests", "Camisoles", "Tshirts", "Tops"),
+}  # fmt: skip
 _GENDER_FAMILIES = """
 Men, Boys
 Women, Girls
@@ -119,6 +143,11 @@ Smart Casual, Formal, Party
 Ethnic, Party
 Sports, Travel
 """
+_SEASON_FAMILIES = """
+Spring, Summer
+Fall, Winter
+Spring, Fall
+"""
 
 # Products with metal parts: a metal colour may be true of the buckle, the case or the frame, whatever the main colour.
 METAL = frozenset({"Silver", "Steel", "Metallic", "Gold", "Bronze", "Copper", "Rose"})
@@ -127,7 +156,7 @@ METAL_PARTS = frozenset({"Watches", "Belts", "Sunglasses", "Handbags", "Clutches
 
 def _overlaps(kind: Kind, families: str) -> dict[str, frozenset[str]]:
     """{value: all values compatible with it, itself included} of one kind."""
-    found: dict[str, set[str]] = {value: {value} for value in ANY[kind]}
+    found: dict[str, set[str]] = {value: {value} for value in ANY.get(kind, ())}
     for line in families.strip().splitlines():
         members = {name.strip() for name in line.split(",")}
         for name in members:
@@ -135,27 +164,58 @@ def _overlaps(kind: Kind, families: str) -> dict[str, frozenset[str]]:
     return {name: frozenset(others) for name, others in found.items()}
 
 
+def _excluded(spelled: str, excluding: str) -> dict[str, frozenset[str]]:
+    """{value: all values that are false where it is true} of one kind that has no column."""
+    lines = rows(excluding)
+    values = {value for _, value, _ in spellings(spelled)}
+    return {value: frozenset().union(*(line - {value} for line in lines if value in line)) for value in values}
+
+
+def _facets(excluded: Mapping[str, frozenset[str]]) -> dict[str, frozenset[str]]:
+    """{value: those of its facet that may be true beside it, itself included}; chains of exclusion make a facet."""
+    found = {}
+    for value in excluded:
+        facet, fresh = {value}, {value}
+        while fresh:
+            fresh = set().union(*(excluded[name] for name in fresh)) - facet
+            facet |= fresh
+        found[value] = frozenset(facet - excluded[value])
+    return found
+
+
+_EXCLUDED = {
+    "material": _excluded(MATERIALS, MATERIALS_EXCLUDE), "pattern": _excluded(PATTERNS, PATTERNS_EXCLUDE),
+    "part": _excluded(PARTS, PARTS_EXCLUDE), "thing": _excluded(THINGS, THINGS_EXCLUDE),
+    "action": _excluded(ACTIONS, ACTIONS_EXCLUDE),
+}  # fmt: skip
 _COMPATIBLE = {
     "colour": _overlaps("colour", _COLOUR_FAMILIES),
     "article": _overlaps("article", _ARTICLE_FAMILIES),
     "gender": _overlaps("gender", _GENDER_FAMILIES),
     "usage": _overlaps("usage", _USAGE_FAMILIES),
+    "season": _overlaps("season", _SEASON_FAMILIES),
+    **{kind: _facets(excluded) for kind, excluded in _EXCLUDED.items()},
 }
 
 
 def overlap(kind: Kind, value: str) -> frozenset[str]:
-    """All values that could be true of a product described as `value`, itself included; see `is_any` for the rest."""
+    """All values that could be true of a product described as `value`, itself included; see `is_any` for the rest.
+
+    Of a kind without a column these are the values of its own facet: what "V-Neck" leaves open of sleeves is not meant.
+    """
     return _COMPATIBLE[kind].get(value) or frozenset((value,))
 
 
 def is_any(kind: Kind, values: Iterable[str]) -> bool:
     """Whether one of `values` is so unspecific ("Multi", "Unisex") that no replacement is certainly false."""
-    return not ANY[kind].isdisjoint(values)
+    return kind in ANY and not ANY[kind].isdisjoint(values)
 
 
 def compatible(kind: Kind, one: Iterable[str], other: Iterable[str]) -> bool:
     """Whether some value of `one` and some value of `other` could describe the same product. Symmetric."""
     one, other = set(one), set(other)
+    if kind in _EXCLUDED:
+        return any(second not in _EXCLUDED[kind][first] for first in one for second in other)
     if is_any(kind, one) or is_any(kind, other):
         return True
     return any(not overlap(kind, value).isdisjoint(other) for value in one)

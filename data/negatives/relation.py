@@ -11,12 +11,13 @@ Two constructions qualify:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from data.negatives.captions import Product, Reading
 from data.negatives.edits import Draft, Source
 from data.negatives.lexicon import SHADES, Mention
 from data.negatives.ontology import METAL, METAL_PARTS, compatible
+from data.negatives.tagger import phrase_tags
 from data.text import Token, fit_article, with_article
 
 DETERMINERS = frozenset({"a", "an", "the", "one", "two", "three", "some", "his", "her", "its", "their"})
@@ -28,6 +29,7 @@ SYMMETRIC = frozenset({
     "and", "or", "with", "near", "beside", "by", "of", "around", "next", "to", "between", "among", "against", "at",
     "along",
 })  # fmt: skip
+_RELATIONS = _ASYMMETRIC | SYMMETRIC
 # Parts of a product that have a colour of their own; the colour just before one is bound to it.
 _PARTS = frozenset({
     "stripe", "stripes", "striped", "dial", "strap", "lace", "laces", "rim", "frame", "lens", "sole", "collar",
@@ -38,7 +40,8 @@ _PARTS = frozenset({
 
 def drafts(source: Source) -> Iterator[Draft | str]:
     """The swaps of a caption, or the reason why there is none ("symmetric", "true_of_group" or "no_slot")."""
-    found = [*_colour_swaps(source), *_phrase_swaps(source.reading)]
+    tags = phrase_tags(source.reading.caption) if source.product.in_general else None
+    found = [*_colour_swaps(source), *_phrase_swaps(source.reading, tags)]
     swaps = [draft for draft in found if isinstance(draft, Draft)]
     yield from swaps or found[:1] or ["no_slot"]
 
@@ -76,12 +79,13 @@ def _bound_apart(words: Sequence[Token], first: Mention, second: Mention, other:
     return brand or (parts[0] != parts[1])
 
 
-def _phrase_swaps(reading: Reading) -> Iterator[Draft | str]:
+def _phrase_swaps(reading: Reading, tags: Mapping[int, str] | None) -> Iterator[Draft | str]:
+    """Swaps across every relation; `tags` (by offset), where given, say which words can be of a noun phrase."""
     words = reading.words
     for place, word in enumerate(words):
-        if word.text not in _ASYMMETRIC and word.text not in SYMMETRIC:
+        if word.text not in _RELATIONS:
             continue
-        left, right = _phrase_before(words, place), _phrase_after(reading, place)
+        left, right = _phrase_before(words, place, tags), _phrase_after(reading, place, tags)
         if left is None or right is None:
             continue
         if word.text in SYMMETRIC:
@@ -90,28 +94,40 @@ def _phrase_swaps(reading: Reading) -> Iterator[Draft | str]:
             yield exchange(reading.caption, left, right)
 
 
-def _phrase_before(words: Sequence[Token], place: int) -> tuple[int, int] | None:
+def _phrase_before(words: Sequence[Token], place: int, tags: Mapping[int, str] | None) -> tuple[int, int] | None:
     """Characters of the noun phrase, determiner included, that ends just before token `place`."""
     for start in range(place - 1, -1, -1):
         text = words[start].text
-        if text in _ASYMMETRIC or text in SYMMETRIC:
+        if text in _RELATIONS or not _nominal(words[start], tags, last=start == place - 1):
             return None
         if text in DETERMINERS:
-            return (words[start].start, words[place - 1].end) if start < place - 1 else None
+            if start and words[start - 1].text in DETERMINERS:  # "the two teens"
+                start -= 1
+            return (words[start].start, words[place - 1].end) if text != words[place - 1].text else None
     return None
 
 
-def _phrase_after(reading: Reading, place: int) -> tuple[int, int] | None:
+def _phrase_after(reading: Reading, place: int, tags: Mapping[int, str] | None) -> tuple[int, int] | None:
     """Characters of the noun phrase, determiner included, that begins just after token `place`."""
     words = reading.words
     if place + 2 >= len(words) or words[place + 1].text not in DETERMINERS:
         return None
     last = place + 1
-    while last + 1 < len(words) and words[last + 1].text not in _ASYMMETRIC | SYMMETRIC:
+    while last + 1 < len(words) and words[last + 1].text not in _RELATIONS:
         if reading.caption[words[last].end : words[last + 1].start].strip(" -"):
             break
+        if not _nominal(words[last + 1], tags):
+            break
         last += 1
-    return (words[place + 1].start, words[last].end) if last > place + 1 else None
+    if last == place + 1 or not _nominal(words[last], tags, last=True):
+        return None
+    return words[place + 1].start, words[last].end
+
+
+def _nominal(word: Token, tags: Mapping[int, str] | None, last: bool = False) -> bool:
+    """Whether a word can stand in a noun phrase, or end one; anything can where there are no tags."""
+    tag = tags.get(word.start, "") if tags is not None else "NN"
+    return tag.startswith("NN") or (not last and tag in ("DT", "JJ", "CD", "PRP$", "VBN", "POS"))
 
 
 def _span(words: Sequence[Token], mention: Mention) -> tuple[int, int]:

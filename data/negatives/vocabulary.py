@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal
 
 from data.negatives.captions import CAPTION_KINDS, CaptionKind, Product, Reading, read, slots
-from data.negatives.lexicon import Term
+from data.negatives.lexicon import Lexicon, Term
 from data.negatives.ontology import METAL, METAL_PARTS, compatible
 
 ENOUGH = 30  # mentions that make a context's frequencies trustworthy; below it the next wider context is used
@@ -74,7 +74,8 @@ class Pool:
 class Vocabulary:
     """The pools of all slots, counted over training captions only."""
 
-    def __init__(self, products: Iterable[Product]) -> None:
+    def __init__(self, products: Iterable[Product], lexicon: Lexicon) -> None:
+        self._lexicon = lexicon
         self._counts: dict[Context, Counter[Term]] = defaultdict(Counter)
         self._beside: dict[Term, set[str]] = defaultdict(set)
         self._pools: dict[tuple[object, ...], Pool] = {}
@@ -83,7 +84,7 @@ class Vocabulary:
         for product in products:
             for caption_kind in CAPTION_KINDS:
                 if caption := product.caption(caption_kind):
-                    uses += self._count(product, caption_kind, read(caption))
+                    uses += self._count(product, caption_kind, read(caption, lexicon))
         self._home = _homes(uses)
         for caption_kind, term, product in uses:
             for level in LEVELS:
@@ -139,7 +140,7 @@ class Vocabulary:
 
     def _count(self, product: Product, caption_kind: CaptionKind, reading: Reading) -> list[Use]:
         uses: list[Use] = []
-        for kind, slot in slots(reading, product, caption_kind).items():
+        for kind, slot in slots(reading, product, caption_kind, self._lexicon).items():
             if kind == "article":
                 if caption_kind == "title":
                     self._beside[slot.term].update(word.text for word in reading.words)
@@ -170,8 +171,14 @@ def _homes(uses: Iterable[Use]) -> dict[Term, tuple[str | None, str | None]]:
 def _attribute_contexts(product: Product, caption_kind: CaptionKind, term: Term) -> Iterator[Context]:
     """From the narrowest context of a slot to the widest: a colour is at home in the whole department, but who wears a
     thing, and when, is known only of its own article type (no saree for men)."""
-    for level in ("article", "sub_category", "master_category") if term.kind == "colour" else ("article",):
+    for level in _HOMES.get(term.kind, ("article",)):
         yield (caption_kind, term.kind, term.form, level, getattr(product, level))
+
+
+_HOMES = {
+    "colour": ("article", "sub_category", "master_category"), "material": ("article", "sub_category"),
+    "pattern": ("article", "sub_category"), "part": ("article", "sub_category"),
+}  # fmt: skip
 
 
 @functools.cache
