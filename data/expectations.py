@@ -217,7 +217,7 @@ def _text_rules(thresholds: Thresholds) -> list[Rule]:
         ("text_prompt", "warning", suspicious.PROMPT, "reads like instructions to a language model"),
         ("text_invisible", "warning", reports.INVISIBLE, "has invisible characters, which break words apart"),
         ("text_replaced", "warning", suspicious.REPLACED, "has U+FFFD, the mark of a letter lost in conversion"),
-        ("text_encoding", "warning", suspicious.MOJIBAKE, "was decoded wrongly (`Ã©` for `é`)"),
+        ("text_encoding", "warning", suspicious.MOJIBAKE, "was decoded wrongly (`Ã©` for `é`, `&amp;` for `&`)"),
         ("text_one_script", "warning", suspicious.MIXED_SCRIPTS, "mixes Latin with Cyrillic or Greek within a word"),
     ]
     longest = thresholds.max_text

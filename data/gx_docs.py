@@ -1,23 +1,28 @@
 """Make Great Expectations' Data Docs pages stand alone: no network, no scripts, the same bytes for the same drop.
 
 As built, the pages fetch their styles, scripts and logo from seven servers; without a network the index is blank. Here
-they become two files, `index.html` (what the rules found) and `suite.html` (the rules), which open anywhere.
+they become a file for what the rules found, one for the rules, and two for drift where it was looked at. They open
+anywhere.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
-INDEX, SUITE = "index.html", "suite.html"
+INDEX = "index.html"
+PAGES = {"catalog": (INDEX, "suite.html"), "drift": ("drift.html", "drift-suite.html")}  # suite: results, expectations
+TITLES = {"catalog": "Rules", "drift": "Drift against the last dataset"}
 
 _NETWORK = re.compile(
     r"<(script|style|footer)\b.*?</\1>|<link\b[^>]*>|<img\b[^>]*>", re.DOTALL | re.IGNORECASE
 )  # fmt: skip
 _TIMES = re.compile(r"\d{8}T\d{6}\.\d{6}Z|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
-_LINK = re.compile(r'href="[./]*(index|expectations/catalog)\.html"')
+_LINK = re.compile(r'href="[./]*(?:index|expectations/(catalog|drift))\.html"')
+_BODY = re.compile(r"<body\b[^>]*>")
 
 _STYLE = """<style>
 body { margin: 0; font: 15px/1.5 system-ui, sans-serif; color: #1c2127; background: #fff }
@@ -30,6 +35,7 @@ td, th { text-align: left; vertical-align: top } .alert, .card-header { backgrou
 .fa-check-circle::before { content: "\\2713\\a0 passed"; color: #1b7f3b }
 .fa-times::before { content: "\\2717\\a0 failed"; color: #b3261e } .text-danger { color: #b3261e }
 .fa-exclamation-triangle::before { content: "! error"; color: #b3261e } i { font-style: normal; white-space: nowrap }
+p.pages { padding: .4rem 1.5rem; margin: 0; display: flex; gap: 1.5rem }
 .sticky { position: sticky; top: 1rem }
 .show-scrollbars { overflow: auto; max-height: 22rem } a[data-toggle="collapse"] { display: none }
 body:has(#option2:checked) tr:has(.hide-succeeded-validation-target-child) { display: none }
@@ -41,18 +47,21 @@ body:has(#option2:checked) tr:has(.hide-succeeded-validation-target-child) { dis
 
 
 def stand_alone(site: Path, folder: Path) -> None:
-    """Turn the site that Great Expectations built in `site` into two pages in `folder`, and delete the rest."""
-    (result,) = (site / "validations").rglob("*.html")
-    (suite,) = (site / "expectations").rglob("*.html")
+    """Turn the site that Great Expectations built in `site` into two pages per suite in `folder`; delete the rest."""
     folder.mkdir(parents=True, exist_ok=True)
-    for page, name in ((result, INDEX), (suite, SUITE)):
-        (folder / name).write_text(_page(page.read_text(encoding="utf-8")), encoding="utf-8")
+    suites = [name for name in PAGES if any((site / "validations" / name).rglob("*.html"))]
+    for name in suites:
+        (result,) = (site / "validations" / name).rglob("*.html")
+        for page, target in zip((result, site / "expectations" / f"{name}.html"), PAGES[name], strict=True):
+            (folder / target).write_text(_page(page.read_text(encoding="utf-8"), suites), encoding="utf-8")
     shutil.rmtree(site)
 
 
-def _page(text: str) -> str:
+def _page(text: str, suites: Sequence[str]) -> str:
     text = _NETWORK.sub("", text).replace("</head>", f"{_STYLE}\n</head>")
-    text = _LINK.sub(lambda match: f'href="{INDEX if match[1] == "index" else SUITE}"', text)
+    text = _LINK.sub(lambda match: f'href="{PAGES[match[1]][1] if match[1] else INDEX}"', text)
     text = _TIMES.sub("see the record", text)
+    links = " ".join(f'<a href="{PAGES[name][0]}">{TITLES[name]}</a>' for name in suites)
+    text = _BODY.sub(lambda match: f"{match[0]}<p class=pages>{links}</p>", text, count=1)
     seen: dict[str, str] = {}
     return _UUID.sub(lambda match: seen.setdefault(match[0], f"id-{len(seen)}"), text)

@@ -21,9 +21,11 @@ Check = Callable[[pa.Array, dict[str, Any]], pa.Array]
 
 
 def find(rule: Rule, table: pa.Table) -> Finding:
-    """The finding of a rule in a table made by `expectations.frame`. Raises KeyError for what has no meaning here."""
+    """The finding of a rule in a table made by `expectations.frame`. Raises RuntimeError for a mistaken rule."""
+    check = CHECKS.get(rule.expectation)
+    if check is None or rule.column not in table.column_names:
+        raise RuntimeError(f"rule {rule.name} could not be evaluated: {rule.expectation} of `{rule.column}`")
     column = columns.plain(table[rule.column])
-    check = CHECKS[rule.expectation]
     judged = columns.plain(table[rule.groups_by]) if check is _told and rule.groups_by else column
     wrong = pc.fill_null(check(judged, rule.arguments), False)
     rows = np.flatnonzero(wrong.to_numpy(zero_copy_only=False))
