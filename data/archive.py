@@ -48,6 +48,11 @@ class Place:
     stated: str
     text: str
 
+    @property
+    def damaged(self) -> bool:
+        """Whether record.json is no record, or not the one whose id it states."""
+        return self.record is None or self.record.id != self.stated
+
     def path(self, name: str) -> Path | None:
         """The file at path `name` of the output, if it is at hand."""
         found = (self.files or {}).get(name)
@@ -98,12 +103,16 @@ class Archive:
     def find(self, record_id: str, output: str = "") -> list[Place]:
         """Where the output with a record id lies: in the workspace, else in DVC's cache, else only its record.
 
-        A place whose record.json is damaged is among them if it states the id, or lies where the output should.
+        A place whose record.json is damaged is among them if it states the id, or lies where the output should;
+        `output` is that folder.
         """
         found = self._here.get(record_id, [])
-        if not found:
-            found = [p for p in self.here if p.name == output and (p.record is None or p.record.id != p.stated)]
-        return found or self._cached.get(record_id, []) or self._kept_records.get(record_id, [])
+        named = {output, record_id[:DIGITS]}  # a champion's folder has the first digits of its id
+        damaged = [p for p in self.here if p.damaged and p not in found and named & {p.name, Path(p.name).name}]
+        if any(place.record is not None and place.record.id == record_id for place in found):
+            return [*found, *damaged]
+        elsewhere = self._cached.get(record_id, []) or self._kept_records.get(record_id, [])
+        return [*found, *damaged, *elsewhere]
 
     def at(self, folder: Path) -> Place:
         """The output in a folder. Raises `UserError` if it holds no record."""

@@ -251,7 +251,7 @@ def _follow_plain(archive: Archive, chain: Chain, link: str, path: str, expected
     members = sorted((p for p in archive.here if p.name.startswith(f"{path}/")), key=lambda p: (landed(p), p.name))
     if not members:
         return _follow_file(chain, link, path, expected)
-    damaged = any(True for place in members if place.record is None or place.record.id != place.stated)
+    damaged = any(place.damaged for place in members)
     used, note = _state_used(archive, members, path, expected)
     if used is None and not damaged:
         chain.breaks.append(
@@ -261,7 +261,7 @@ def _follow_plain(archive: Archive, chain: Chain, link: str, path: str, expected
         )  # fmt: skip
     records = []
     for place in used or members:
-        record_id = place.record.id if place.record and place.record.id == place.stated else place.stated
+        record_id = place.stated or place.name
         walk(archive, record_id, place.name, chain)
         records.append(record_id)
     return Input(path=path, records=tuple(records), note=note)

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data.archive import Place
+from data.params import UserError
 from data.schema import CATALOG
 
 PRODUCTS, QUARANTINE, WITHDRAWN = "products.parquet", "quarantine.parquet", "withdrawn.parquet"
@@ -31,7 +32,7 @@ def write(table: pa.Table, path: Path) -> None:
 
 def read(path: Path) -> pa.Table:
     """What `write` has written."""
-    return pq.read_table(path)
+    return _table(path)
 
 
 def products(dataset: Place, ids: Collection[str], catalog: str | None = None) -> list[Row]:
@@ -48,9 +49,9 @@ def of_picture(dataset: Place, keys: Collection[str]) -> list[Row]:
 
 def count_rows(path: Path | None, column: str, values: Collection[str]) -> int:
     """How many rows of a table have one of `values` in `column`; 0 if the table or the column is not there."""
-    if path is None or column not in pq.read_schema(path).names:
+    if path is None or column not in _names(path):
         return 0
-    return int(pq.read_table(path, columns=[column], filters=[(column, "in", list(values))]).num_rows)
+    return int(_table(path, [column], [(column, "in", list(values))]).num_rows)
 
 
 def sources(drops: Iterable[Place], ids: Collection[str], catalog: str | None = None) -> list[Row]:
@@ -91,16 +92,16 @@ def _of_drop(place: Place, ids: Collection[str], catalog: str | None) -> list[Ro
 def _select(
     path: Path, column: str, values: Collection[str], skip: Sequence[str] = (), catalog: str | None = None
 ) -> list[Row]:  # fmt: skip
-    names = [name for name in pq.read_schema(path).names if name not in skip]
-    rows = pq.read_table(path, columns=names, filters=[(column, "in", list(values))]).to_pylist()
+    names = [name for name in _names(path) if name not in skip]
+    rows = _table(path, names, [(column, "in", list(values))]).to_pylist()
     rows = [{"catalog": CATALOG, **row} for row in rows]
     return [row for row in rows if catalog in (None, row["catalog"])]
 
 
 def _read(path: Path, wanted: Sequence[str]) -> pa.Table:
     """Columns of a table as text; a table from before catalogs had names is the fashion catalog's."""
-    present = pq.read_schema(path).names
-    table = pq.read_table(path, columns=[name for name in wanted if name in present])
+    present = _names(path)
+    table = _table(path, [name for name in wanted if name in present])
     columns = {}
     for name in wanted:
         given = CATALOG if name == "catalog" else None
@@ -108,3 +109,21 @@ def _read(path: Path, wanted: Sequence[str]) -> pa.Table:
             pc.cast(table[name], pa.string()) if name in present else pa.array([given] * table.num_rows, pa.string())
         )
     return pa.table(columns)
+
+
+def _names(path: Path) -> list[str]:
+    try:
+        return list(pq.read_schema(path).names)
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from None
+
+
+def _table(path: Path, columns: list[str] | None = None, filters: Any = None) -> pa.Table:
+    try:
+        return pq.read_table(path, columns=columns, filters=filters)
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: not a table that can be read ({error}). `fittingroom trace {path.parent}` says more.")

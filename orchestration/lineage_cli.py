@@ -77,7 +77,7 @@ def _trace(args: argparse.Namespace) -> int:
     broken = history_breaks()
     try:
         found = resolve(args.target)
-    except UserError:
+    except Exception:  # a damaged history can be wrong in any way; its damage is the answer then
         if not broken:
             raise
         return lineage_screens.show_broken(broken, args.json)
@@ -119,7 +119,7 @@ def resolve(target: str) -> Traced:
         _of_answer(found, _read_answer(target))
     elif path.is_dir() or path.is_file():
         place = found.source.at(path if path.is_dir() else path.parent)
-        record_id = place.record.id if place.record and place.record.id == place.stated else place.stated
+        record_id = place.stated or place.name
         walk(found.source, record_id, place.name, found.chain)
         found.roots.append(record_id)
     else:
@@ -217,7 +217,7 @@ def rows_of(found: Traced, count: int) -> Rows:
     from data import membership
 
     datasets = found.chain.of_kind("dataset")
-    drops = [node.place for node in found.chain.of_kind("drop") if node.place]
+    drops = [node.place for node in found.chain.of_kind("drop") if node.place and not node.breaks]
     table, gone = _members(found, datasets)
     if table is None:
         shown = membership.sources(drops, found.products) if found.products else []
@@ -239,12 +239,12 @@ def _members(found: Traced, datasets: list[Node]) -> tuple[Any, str | None]:
     from serving.lineage import ROWS as KEPT
 
     for node in datasets:
-        if node.place and node.place.path(membership.PRODUCTS):
+        if node.place and not node.breaks and node.place.path(membership.PRODUCTS):
             return membership.members(node.place), None
     kept = found.version.kept / KEPT if found.version else None
-    if kept and kept.is_file():
-        return membership.read(kept), f"from {kept}, which the promotion kept: the dataset is not at hand"
-    return None, "the dataset's rows are not at hand" if datasets else None
+    if kept and kept.is_file() and str(kept) not in {part.file for part in found.chain.breaks}:
+        return membership.read(kept), f"from {kept}, which the promotion kept: the dataset itself is not at hand, whole"
+    return None, "the dataset's rows are not at hand, whole" if datasets else None
 
 
 def _strings(values: list[str]) -> Any:

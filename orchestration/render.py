@@ -11,16 +11,18 @@ from typing import Any
 import dagster as dg
 
 from data.record import Record
+from data.reports import markdown_cell
 
 PICTURE_BYTES = 150_000  # a picture is stored in the event log, so larger ones are scaled down
 PICTURE_WIDTH = 900
 TABLE_ROWS = 50
+ID_DIGITS = 12  # of a record id where people read it
 SHOWN_FACTS = ("seconds", "begun", "commit", "device", "machine")
 
 
 def metadata(folder: Path, record: Record, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The metadata of a materialization: the summary's numbers, one report page, and where all this lies."""
-    shown: dict[str, Any] = {"record": record.id}
+    shown: dict[str, Any] = {"record": record.id, "trace": f"fittingroom trace {record.id[:ID_DIGITS]}"}
     shown |= {name: value(item) for name, item in record.summary.items()}
     shown["report"] = dg.MetadataValue.md(report(folder, record))
     shown["folder"] = dg.MetadataValue.path(str(folder))
@@ -51,7 +53,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
 
 def report(folder: Path, record: Record) -> str:
     """One markdown page: what made the output, its numbers, its tables and its pictures."""
-    parts = [f"## {record.stage}", f"`{record.command}` · record `{record.id[:12]}`"]
+    parts = [f"## {record.stage}", f"`{record.command}` · record `{record.id[:ID_DIGITS]}`"]
     if record.summary:
         numbers = [{"": name, "value": number} for name, number in record.summary.items()]
         parts.append(markdown_table(numbers))
@@ -72,7 +74,7 @@ def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def text(item: Any) -> str:
-    """A value as a person writes it: four significant digits, no line breaks, no cell separators."""
+    """A value as a person writes it: four significant digits, no line breaks, no cell separators, no markup."""
     if isinstance(item, float):
         return f"{item:,.4g}"
     if isinstance(item, int) and not isinstance(item, bool):
@@ -81,7 +83,7 @@ def text(item: Any) -> str:
         return ", ".join(map(text, item))
     if isinstance(item, Mapping):
         return ", ".join(f"{key}: {text(inner)}" for key, inner in item.items())
-    return "" if item is None else str(item).replace("\n", " ").replace("|", "\\|")
+    return "" if item is None else markdown_cell(str(item))
 
 
 def picture(path: Path) -> str:

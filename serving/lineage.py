@@ -253,8 +253,9 @@ def _config(found: Version) -> Iterator[Break]:
     start = template.read_bytes().decode(errors="replace") if template.is_file() else ""
     policy = POLICY.search(text)
     expected = start + parameter("export_record", found.facts["export_record"]) + (policy[0] if policy else "")
-    loaded = [number.strip() for number in policy[1].split(",")] if policy else []
-    if text != expected or loaded[-1:] != [str(found.version)] or ", ".join(loaded) != (policy[1] if policy else None):
+    previous = registry.aliases(found.endpoint).previous
+    loaded = policy[1] if policy else None
+    if text != expected or loaded not in (f"{found.version}", f"{previous}, {found.version}"):
         yield Break(
             link=f"{found.name} -> server", file=str(path),
             problem=f"is not the configuration of export {found.facts['export_record'][:DIGITS]}",

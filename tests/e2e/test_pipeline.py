@@ -5,6 +5,7 @@ The tests of this module build on each other, in order, because each is the next
 
 from __future__ import annotations
 
+import json
 import re
 
 import yaml
@@ -70,12 +71,36 @@ def test_promotion_needs_a_passing_verdict_or_a_reason(workspace: Workspace) -> 
 
 
 def test_live_model_answers_with_products_of_the_catalog(workspace: Workspace) -> None:
-    hits = workspace.json("ask", "black shoes for men", "--k", "4")
+    answer = workspace.json("ask", "black shoes for men", "--k", "4")
 
+    hits = answer["hits"]
+    assert answer["record"] == record.read(workspace.root / "store/models/ce_clip").id
     assert len(hits) == 4
     assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
     assert all(hit["title"] for hit in hits)
     assert list((workspace.root / "runs/serving/ask").glob("black-shoes-for-men*.png"))
+
+
+def test_live_answer_is_traced_to_the_lines_of_the_drop(workspace: Workspace) -> None:
+    answer = workspace.json("ask", "black shoes for men", "--k", "4")
+    (workspace.root / "answer.json").write_text(json.dumps(answer), encoding="utf-8")
+
+    traced = workspace.json("trace", "answer.json")
+
+    assert traced["whole"], traced["breaks"]
+    assert {found["kind"] for found in traced["records"]} >= {
+        "export",
+        "model",
+        "verdict",
+        "negatives",
+        "dataset",
+        "drop",
+    }
+    assert {hit["id"] for hit in answer["hits"]} == {row["id"] for row in traced["rows"]["shown"]}
+    assert all(row["drop"] == "first" and row["row"] >= 2 for row in traced["rows"]["shown"])
+    found = workspace.json("impact", answer["hits"][0]["id"])
+    (version,) = found["versions"]
+    assert (version["endpoint"], version["version"]) == ("search", answer["version"])
 
 
 def test_second_run_does_nothing(workspace: Workspace) -> None:
@@ -133,3 +158,13 @@ def test_second_drop_retrains_and_is_judged_against_the_champion(workspace: Work
     assert verdict["champion"] == {"kind": "champion", "model_record": champion}
     assert verdict["model_record"] != champion
     assert workspace.json("status")["endpoints"]["search"]["model_record"] == champion
+
+
+def test_a_champion_of_the_first_drop_is_still_traced(workspace: Workspace) -> None:
+    """Its dataset, negatives and evaluations have been replaced; DVC's cache holds them."""
+    traced = workspace.json("trace", "search")
+
+    assert traced["whole"], traced["breaks"]
+    states = {found["kind"]: found["places"][0]["state"] for found in traced["records"]}
+    assert (states["dataset"], states["negatives"], states["drop"]) == ("cached", "cached", "here")
+    assert traced["rows"]["total"] == 400

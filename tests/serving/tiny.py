@@ -55,7 +55,8 @@ def write_dataset(folder: Path) -> None:
         products.append({
             "row_id": f"{row:016x}", "drop_id": "0" * 12, "id": str(9000 + 7 * row % 60 * 100 + row),
             "title": None if row == 5 else f"{gender} {colour} {article}", "gender": gender, "article_type": article,
-            "base_colour": colour, "image_key": key, "group": row, "split": ("train", "val", "test")[row % 3],
+            "base_colour": colour, "derived_caption": f"{colour} {article} for {gender}".lower(), "image_key": key,
+            "group": row, "split": ("train", "val", "test")[row % 3],
         })  # fmt: skip
     with stage.run(
         "dataset", kind="dataset", command="python -m data.dataset", out=folder, inputs=[], parameters={}
