@@ -47,7 +47,8 @@ def csv_field(value: object) -> str:
 
 def markdown_cell(text: str) -> str:
     """A cell of a markdown table: one line, and neither markup, nor links, nor pictures fetched from elsewhere."""
-    return visible(_BREAKS.sub(" ", text)).replace("|", "\\|").replace("<", "&lt;").replace("[", "\\[")
+    shown = visible(_BREAKS.sub(" ", text)).replace("\\", "\\\\")
+    return shown.replace("|", "\\|").replace("<", "&lt;").replace("[", "\\[")
 
 
 def id_key(text: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from data.reports import csv_field, markdown_cell
 from training.benchmarks import BENCHMARKS
 from training.outcomes import Question, cells, column
 from training.pictures import Card, cards_page, load_photos, words
@@ -57,14 +58,14 @@ def changes(judgement: Judgement, challenger: pa.Table, champion: pa.Table, suit
 
 
 def write_csv(found: Sequence[Change], path: Path) -> None:
-    """One line per item that changed sides."""
+    """One line per item that changed sides; a title that begins with `=` opens as text, not as a formula."""
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["benchmark", "metric", "item_id", "side", "champion", "challenger", "asked", "right", "wrong"])
         for c in found:
             side = "gained" if c.gained else "lost"
             row = [c.comparison.name, c.comparison.metric, c.item["item_id"], side, f"{c.before:g}", f"{c.after:g}"]
-            writer.writerow([*row, c.question.asked, c.question.right, c.question.wrong])
+            writer.writerow(map(csv_field, [*row, c.question.asked, c.question.right, c.question.wrong]))
 
 
 def forest(judgement: Judgement, method: str, champion: str, path: Path) -> None:
@@ -207,4 +208,4 @@ def _rule(config: Rule) -> str:
 def _table(rows: Sequence[dict[str, Any]]) -> str:
     head = list(rows[0])
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
-    return "\n".join([*lines, *(f"| {' | '.join(str(row[name]) for name in head)} |" for row in rows)])
+    return "\n".join([*lines, *(f"| {' | '.join(markdown_cell(str(row[name])) for name in head)} |" for row in rows)])
