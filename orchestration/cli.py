@@ -68,6 +68,13 @@ def _pipeline_commands(commands: Any) -> None:
     land.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a drop: a folder with table and pictures")
     land.add_argument("--force", action="store_true", help="land again what has landed before")
 
+    label = _command(commands, "label", _label, "judge hard negatives by eye; the labels enter the next audit")
+    label.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", default=Path("store/negatives"),
+                       help="an audited output (default: store/negatives)")  # fmt: skip
+    label.add_argument("--count", type=int, default=240, help="how many negatives to show (default: 240)")
+    label.add_argument("--who", help="the name to save labels under (default: the user's)")
+    label.add_argument("--port", type=int, default=0, help="of 127.0.0.1 (default: a free one)")
+
     stale = _command(commands, "stale", _stale, "the stages that are out of date, and why")
     _json(stale)
 
@@ -124,6 +131,12 @@ def _land(args: argparse.Namespace) -> int:
     for landing in land(args.paths, force=args.force):
         print(summary(landing))
     return 0
+
+
+def _label(args: argparse.Namespace) -> int:
+    from data.negatives.label import label
+
+    return label(args.folder, count=args.count, who=args.who, port=args.port)
 
 
 def _stale(args: argparse.Namespace) -> int:

@@ -14,10 +14,10 @@ from data.params import UserError, section
 from data.pictures import load_photos
 from data.stage import log
 
-DATASET, JUDGED = Path("store/dataset"), Path("store/negatives")
+DATASET = Path("store/dataset")
 
 
-def label(folder: Path = JUDGED, *, count: int = 240, who: str | None = None, port: int = 0) -> int:
+def label(folder: Path, *, count: int, who: str | None = None, port: int = 0) -> int:
     """Serve the page until Ctrl-C. Raises `UserError` where there is nothing to label.
 
     Args:

@@ -89,7 +89,6 @@ flat < footwear
 sports sandal < sandal
 tshirt < top, topwear, apparel
 shirt < topwear, apparel
-polo < tshirt
 kurta < topwear, ethnic wear
 tunic < top
 jean < bottomwear, trouser

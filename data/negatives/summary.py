@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data.negatives.audit import Estimate
+from data.negatives.filters import REASONS
 
+LEAST_PAIRS = 30  # fewer tell nothing of a reader's accuracy
 Tally = Mapping[tuple[str, str], Counter[str]]
 
 
@@ -23,21 +25,26 @@ def summary_table(
         blind: rows {edit, pairs, words, word_pairs} of `blind_table`.
 
     Returns:
-        rows {edit, type, negatives, drafts, one share of the drafts per filter that refused any, judged, true, error,
-        bound, blind_words, blind_word_pairs}; shares in 0 .. 1.
+        rows {edit, type, negatives, captions, no_slot (share of the captions), drafts, one share of the drafts per
+        filter that refused any, judged, true, error, bound, blind_words, blind_word_pairs}; shares in 0 .. 1, None
+        where nothing was measured, or on fewer than 30 pairs by the blind reader.
     """
     rates = _rates(tally or {})
-    reasons = [name for name in rates.get("all", {}) if name not in ("drafts", "kept") and rates["all"][name]]
-    read = {row["edit"]: row for row in blind}
+    whole: Mapping[str, int] = rates.get("all", {})
+    refusals = [name for name in REASONS if name != "no_slot" and whole.get(name)]
+    read = {row["edit"]: row for row in blind if row["pairs"] >= LEAST_PAIRS}
     rows = []
     for part in (estimate.whole, *estimate.edits):
         found: Mapping[str, int] = rates.get(part.edit, {})
-        drafts = found.get("drafts", 0)
-        refused = {name: round(found.get(name, 0) / drafts, 4) if drafts else None for name in reasons}
+        drafts = sum(found.get(name, 0) for name in ("kept", *refusals))
+        refused = {name: _share(found.get(name, 0), drafts) for name in refusals}
+        captions = found.get("captions", 0)
+        empty = _share(found["no_slot"], captions) if "no_slot" in found else None
+        made = {"captions": captions, "no_slot": empty, "drafts": drafts, **refused}
         seen = read.get(part.edit, {})
         rows.append({
             "edit": part.edit, "type": types.get(part.edit, ""), "negatives": part.negatives,
-            **({"drafts": drafts} if tally is not None else {}), **refused, "judged": part.judged, "true": part.true,
+            **(made if tally is not None else {}), "judged": part.judged, "true": part.true,
             "error": round(part.error.share, 5), "bound": round(part.error.high, 5),
             "blind_words": seen.get("words"), "blind_word_pairs": seen.get("word_pairs"),
         })  # fmt: skip
@@ -62,14 +69,16 @@ def _cell(name: str, value: Any) -> str:
 
 
 def _rates(tally: Tally) -> dict[str, Counter[str]]:
-    """Drafts, kept and refusals of each edit and of all, over the caption kinds. Captions that had nothing to edit made
-    no draft, but count with the filter that says so."""
+    """What became of each edit and of all, over the caption kinds."""
     found: dict[str, Counter[str]] = {}
     for (_, edit), counts in tally.items():
         for name in ("all", edit):
-            part = found.setdefault(name, Counter())
-            for reason, count in counts.items():
-                if reason != "captions":
-                    part[reason] += count
-                    part["drafts"] += count
+            found.setdefault(name, Counter()).update(counts)
+    if found:  # each edit was tried on the same captions
+        found["all"]["captions"] = max(counts["captions"] for name, counts in found.items() if name != "all")
+        found["all"].pop("no_slot", None)
     return found
+
+
+def _share(count: int, total: int) -> float | None:
+    return round(count / total, 4) if total else None

@@ -85,10 +85,14 @@ class Witnesses:
             return "says the same in another spelling"
         if what.moved:
             return "the parts may come in any order" if same_parts(item["caption"], item["negative"]) else None
-        known = {meaning for text in _texts(own, item["caption"]) for meaning in implications(text)}
-        known |= {meaning for phrase in what.taken_out for meaning in implied(phrase)}
-        if all(phrase in known or _general(phrase, what) for phrase in what.put_in):
-            return "says nothing that was not true before"
+        sources = {meaning: text for text in _texts(own, item["caption"]) for meaning in implications(text)}
+        for phrase in what.taken_out:
+            sources |= dict.fromkeys(implied(phrase) | implications(phrase), phrase)
+        if not what.put_in:
+            return "leaves words out and adds none"
+        if all(phrase in sources for phrase in what.put_in):
+            first = what.put_in[0]
+            return f'"{" ".join(first)}" follows from "{" ".join(sources[first])}"'
         for name, values in UNSPECIFIC.items():
             if stems(str(own.get(name) or "")) in {(word,) for word in values} and self._values[name] & {*what.put_in}:
                 return f"{name} is {own[name]}, beside which nothing is certainly false"
@@ -131,11 +135,6 @@ def _says_it(text: Phrase, item: Row, what: Claim) -> bool:
     if what.moved or not what.put_in:
         return text == stems(item["negative"])
     return all(says(text, phrase) for phrase in what.put_in) and not any(says(text, gone) for gone in what.taken_out)
-
-
-def _general(phrase: Phrase, what: Claim) -> bool:
-    """Whether `phrase` is implied by what it replaced, read as one phrase: "coffee brown" became "brown"."""
-    return any(phrase in implications(gone) for gone in what.taken_out)
 
 
 def _name(row: Row) -> str:
