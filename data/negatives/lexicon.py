@@ -235,7 +235,8 @@ class Lexicon:
         fresh = sorted({pair for pair in values if pair not in known and tokens(pair[1])})
         if not fresh:
             return self
-        found = {(term.kind, term.key): term for term in self.terms}
+        rest = {(term.kind, term.key): term for term in self.terms}
+        found: dict[tuple[Kind, tuple[str, ...]], Term] = {}
         words = {pair: frozenset(token.text for token in tokens(pair[1])) for pair in {*known, *fresh}}
         meanings = dict(self._meanings)
         for kind, value in fresh:
@@ -243,12 +244,12 @@ class Lexicon:
             near = (n for (other, n), theirs in words.items() if other == kind and (own <= theirs or theirs <= own))
             also = OTHER_NAMES.get(value.lower(), ()) if kind == "article" else ()
             term = Term(kind, value, frozenset({value, *near, *also}), _number(value) if kind == "article" else value)
-            spelled = found.get((kind, term.key))
+            spelled = found.get((kind, term.key)) or rest.pop((kind, term.key), None)
             if spelled:
                 term = Term(kind, spelled.text, term.values | spelled.values, spelled.form)
             found[kind, term.key] = term
             meanings[kind, value] = term.values
-        return Lexicon(found.values(), meanings)
+        return Lexicon((*found.values(), *rest.values()), meanings)  # the dataset's own words are found first
 
 
 def _number(name: str) -> str:

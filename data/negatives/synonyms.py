@@ -61,29 +61,29 @@ class Thesaurus(Protocol):
 
 
 class SmallThesaurus:
-    """The built-in families."""
+    """The built-in families. A word has one sense: lines that share a word speak of the same."""
 
     def __init__(self, families: str = _FAMILIES) -> None:
-        self._synsets: list[frozenset[str]] = []
-        self._of: dict[str, set[int]] = defaultdict(set)
+        self._of: dict[str, int] = {}
         self._general: dict[int, set[int]] = defaultdict(set)
         for line in families.strip().splitlines():
             head, _, members = line.partition(": ")
-            top = self._synset(head)
+            top = self._sense(head)
             for member in members.split(", ") if members else ():
-                self._general[self._synset(member)].add(top)
+                self._general[self._sense(member)].add(top)
 
-    def _synset(self, names: str) -> int:
-        words = frozenset(names.split(" = "))
-        if words not in self._synsets:
-            self._synsets.append(words)
-            for word in words:
-                self._of[word].add(len(self._synsets) - 1)
-        return self._synsets.index(words)
+    def _sense(self, synonyms: str) -> int:
+        words = synonyms.split(" = ")
+        known = (self._of[word] for word in words if word in self._of)
+        sense = next(known, len(self._of))
+        self._of.update(dict.fromkeys(words, sense))
+        return sense
 
     def related(self, one: str, other: str, speech: str) -> bool:
-        """Whether the words share a family's entry, or one heads a family that the other is in, at any depth."""
-        first, second = self._of.get(one, set()), self._of.get(other, set())
+        """Whether the words share a sense, or one heads a family that the other is in, at any depth."""
+        if one not in self._of or other not in self._of:
+            return False
+        first, second = {self._of[one]}, {self._of[other]}
         return bool(first & _up(second, self._general) or second & _up(first, self._general))
 
 

@@ -52,7 +52,7 @@ def negatives(rows: list[Row]) -> list[Row]:
 
 def test_no_negative_is_true_of_its_group(rows: list[Row], negatives: list[Row]) -> None:
     assert len(negatives) > 10_000
-    assert {row["edit"] for row in negatives} == set(EDITS)
+    assert {row["edit"] for row in negatives} == set(EDITS) - {"season", "thing", "action"}
     assert list(violations(negatives, rows)) == []
 
 
@@ -172,12 +172,12 @@ def test_a_replacement_equal_to_the_original_is_refused() -> None:
     shoe = Product.of(product(title="Puma Men Navy Shoes", base_colour="Navy Blue", article_type="Casual Shoes"))
     facts = Facts.of([shoe])
     for text in ("Navy", "Navy Blue", "Casual Shoes", "Men"):
-        assert facts.reject(find(text)[0].term) == "true_of_group"
-    assert facts.reject(find("Yellow")[0].term) is None
+        assert facts.is_true(find(text)[0].term)
+    assert not facts.is_true(find("Yellow")[0].term)
 
 
 def test_a_caption_without_a_verb_has_no_action_negative(negatives: list[Row]) -> None:
-    """Nor has any other: nobody exchanges a verb, and no language model is asked whether there is one."""
+    """Catalog titles have none, and no language model is asked whether there is one."""
     assert EDIT_TYPES[3] == "action"
     assert {row["edit_type"] for row in negatives} <= set(EDIT_TYPES[:3])
 
@@ -187,12 +187,14 @@ def test_a_word_named_in_a_caption_is_refused_but_not_as_part_of_another_word() 
     shoe = Product.of(product(title=None, article_type="Casual Shoes", usage="Formal"))
     tee = Product.of(product(title="Puma White T-shirt"))
     casual, ethnic, shirt, top = (find(word)[0].term for word in ("Casual", "Ethnic", "Shirt", "Top"))
-    assert Facts.of([shoe]).reject(casual) == "named_in_group"
-    assert Facts.of([shoe]).reject(ethnic) is None
-    assert Facts.of([tee]).reject(shirt) is None
-    assert Facts.of([tee]).reject(top) == "true_of_group"
+    assert Facts.of([shoe]).names(casual)
+    assert not Facts.of([shoe]).names(ethnic)
+    assert not Facts.of([shoe]).is_true(ethnic)
+    assert not Facts.of([tee]).names(shirt)
+    assert not Facts.of([tee]).is_true(shirt)
+    assert Facts.of([tee]).is_true(top)
     both = Product.of(product(title="Shirt and T-shirt", article_type=None, derived_caption="white"))
-    assert Facts.of([both]).reject(shirt) == "true_of_group"
+    assert Facts.of([both]).is_true(shirt)
 
 
 @pytest.mark.parametrize(
@@ -240,4 +242,4 @@ def test_a_blind_reader_hardly_beats_a_coin_on_real_captions(rows: list[Row], ne
     learnt, exam = (
         [(r["caption"], r["negative"]) for r in drawn if split[r["row_id"]] == s] for s in ("train", "test")
     )
-    assert BlindReader(learnt, word_pairs=False).accuracy(exam) < 0.60
+    assert BlindReader(learnt, word_pairs=False).accuracy(exam) <= 0.55

@@ -9,11 +9,14 @@ from catalogs import product
 
 from data.negatives import ontology
 from data.negatives.captions import Product, read, slots
-from data.negatives.lexicon import find, lexicon, terms
+from data.negatives.lexicon import find, terms
 from data.negatives.ontology import ANY, KINDS, compatible, is_any, overlap
-from data.vocabulary import ARTICLE_TYPES, COLOURS, GENDERS, USAGES
+from data.negatives.words import ACTIONS, MATERIALS, PARTS, PATTERNS, THINGS, spellings
+from data.vocabulary import ARTICLE_TYPES, COLOURS, GENDERS, SEASONS, USAGES
 
-VALUES = {"colour": COLOURS, "article": ARTICLE_TYPES, "gender": GENDERS, "usage": USAGES}
+COLUMNS = {"colour": COLOURS, "article": ARTICLE_TYPES, "gender": GENDERS, "usage": USAGES, "season": SEASONS}
+BLOCKS = {"material": MATERIALS, "pattern": PATTERNS, "part": PARTS, "thing": THINGS, "action": ACTIONS}
+VALUES = COLUMNS | {kind: tuple({value for _, value, _ in spellings(block)}) for kind, block in BLOCKS.items()}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -28,8 +31,9 @@ def test_compatibility_is_symmetric_and_reflexive(kind: str) -> None:
     for one, other in itertools.product(VALUES[kind], repeat=2):
         assert compatible(kind, (one,), (other,)) == compatible(kind, (other,), (one,))
         assert (one in overlap(kind, other)) == (other in overlap(kind, one))
+        assert one not in overlap(kind, other) or compatible(kind, (one,), (other,))
     assert all(compatible(kind, (value,), (value,)) for value in VALUES[kind])
-    assert all(compatible(kind, (value,), (other,)) for value in ANY[kind] for other in VALUES[kind])
+    assert all(compatible(kind, (value,), (other,)) for value in ANY.get(kind, ()) for other in VALUES[kind])
 
 
 @pytest.mark.parametrize(
@@ -39,6 +43,9 @@ def test_compatibility_is_symmetric_and_reflexive(kind: str) -> None:
         ("colour", "Maroon", "Burgundy"), ("colour", "Silver", "Steel"), ("article", "Tops", "Tshirts"),
         ("article", "Casual Shoes", "Sports Shoes"), ("article", "Kurtas", "Tunics"), ("article", "Flats", "Heels"),
         ("gender", "Unisex", "Women"), ("gender", "Men", "Boys"), ("usage", "Casual", "Sports"),
+        ("season", "Fall", "Winter"),
+        ("pattern", "Printed", "Striped"), ("material", "Cotton", "Denim"), ("material", "Leather", "Suede"),
+        ("part", "V-Neck", "Sleeveless"), ("thing", "dog", "bench"), ("action", "sit", "ride"),
     ],
 )  # fmt: skip
 def test_what_could_also_be_true(kind: str, one: str, other: str) -> None:
@@ -50,6 +57,9 @@ def test_what_could_also_be_true(kind: str, one: str, other: str) -> None:
     [
         ("colour", "Black", "White"), ("colour", "Red", "Green"), ("article", "Shirts", "Tshirts"),
         ("article", "Formal Shoes", "Flip Flops"), ("gender", "Men", "Women"), ("usage", "Formal", "Sports"),
+        ("season", "Summer", "Winter"), ("pattern", "Solid", "Printed"), ("pattern", "Striped", "Checked"),
+        ("material", "Leather", "Canvas"), ("part", "Round Neck", "V-Neck"), ("thing", "dog", "cat"),
+        ("action", "sit", "stand"),
     ],
 )  # fmt: skip
 def test_what_cannot(kind: str, one: str, other: str) -> None:
@@ -73,7 +83,7 @@ def test_every_term_finds_itself() -> None:
         (mention,) = find(term.text)
         assert (mention.start, mention.end) == (0, len(term.text))
         assert mention.term.values == term.values or term.kind != mention.term.kind
-    assert all(len({key for key, _ in found}) <= len(found) for found in lexicon().values())
+    assert len({term.key for term in terms()}) == len(terms())
 
 
 @pytest.mark.parametrize(
@@ -100,6 +110,27 @@ def test_slots_name_the_products_own_value_once() -> None:
 def test_a_colour_at_the_head_of_a_title_is_a_brand() -> None:
     assert slot_texts("Black Coffee Men Shirt", base_colour="Black", article_type="Shirts").get("colour") is None
     assert slot_texts("Red Tape Men Red Shirt", base_colour="Red", article_type="Shirts").get("colour") is None
+
+
+def test_what_a_title_alone_states_has_a_slot_unless_another_word_leaves_it_open() -> None:
+    title = "Puma Men Striped V-Neck Cotton White T-shirt"
+    assert slot_texts(title) == {
+        "pattern": "Striped", "part": "V-Neck", "material": "Cotton", "colour": "White", "article": "T-shirt",
+        "gender": "Men",
+    }  # fmt: skip
+    assert "pattern" not in slot_texts("Puma Men Striped Printed White T-shirt")
+    assert slot_texts("Puma V-Neck Sleeveless T-shirt")["part"] == "V-Neck"  # sleeves are another matter
+    assert "material" not in slot_texts("Cotton County Men White T-shirt")  # a brand
+    assert "material" not in slot_texts("U.S. Polo Denim Co. Men White T-shirt")
+    assert "material" not in slot_texts(
+        "Lakme Satin Lipstick", article_type="Lipstick", master_category="Personal Care"
+    )
+
+
+def test_a_season_in_the_title_must_be_the_products() -> None:
+    assert slot_texts("Puma Winter Jacket", season="Fall")["season"] == "Winter"
+    assert "season" not in slot_texts("Puma Winter Jacket", season="Summer")
+    assert "season" not in slot_texts("Puma Winter Jacket")
 
 
 def test_derived_captions_have_all_slots() -> None:
