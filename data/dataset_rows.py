@@ -120,7 +120,7 @@ def settle(rows: pd.DataFrame, withdrawals: pd.DataFrame, near: Mapping[str, lis
 def leak_keys(rows: pd.DataFrame, near: Mapping[str, Iterable[str]]) -> list[list[str]]:
     """What must not be seen from two sides of the split, of every row."""
     found = []
-    for row in rows[[*TEXT_COLUMNS]].to_dict("records"):
+    for row in rows.to_dict("records"):
         title = title_key(row["title"]) if isinstance(row["title"], str) else None
         keys = [f"product {row['catalog']} {row['id']}", f"picture {row['image_key']}"]
         keys += [f"title {title}"] if title else []
@@ -136,6 +136,12 @@ def nearby(image_keys: list[str], pairs: Iterable[tuple[int, int]]) -> dict[str,
     for earlier, later in pairs:
         found[image_keys[later]].append(image_keys[earlier])
     return dict(found)
+
+
+def as_frame(table: pa.Table) -> pd.DataFrame:
+    """A table's columns, whole numbers kept whole where some are missing; rows without a catalog are of the first."""
+    frame: pd.DataFrame = table.to_pandas(types_mapper=_nullable)
+    return frame.assign(catalog=frame.get("catalog", schema.CATALOG))
 
 
 def to_table(products: pd.DataFrame) -> pa.Table:
@@ -157,8 +163,7 @@ def _table(frame: pd.DataFrame, columns: pa.Schema) -> pa.Table:
 def _read(drop: Drop, path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     present = pq.read_schema(path).names
     table = pq.read_table(path, columns=[name for name in columns if name in present])
-    frame = table.to_pandas(types_mapper=_nullable)
-    return frame.assign(landed=drop.landed, catalog=frame.get("catalog", schema.CATALOG))
+    return as_frame(table).assign(landed=drop.landed)
 
 
 def _latest(accepted: pd.DataFrame, withdrawals: pd.DataFrame) -> tuple[pd.DataFrame, int]:

@@ -75,6 +75,11 @@ def _pipeline_commands(commands: Any) -> None:
     label.add_argument("--who", help="the name to save labels under (default: the user's)")
     label.add_argument("--port", type=int, default=0, help="of 127.0.0.1 (default: a free one)")
 
+    diff = _command(commands, "diff", _diff, "what moved between two versions of the dataset, beyond chance")
+    diff.add_argument("a", metavar="A", help="a dataset's folder, a landed drop's folder, or a git revision")
+    diff.add_argument("b", metavar="B", nargs="?", default="store/dataset", help="the other one (store/dataset)")
+    diff.add_argument("--out", type=Path, help="where diff.md, diff.json and diff.png go (default: runs/diff)")
+
     stale = _command(commands, "stale", _stale, "the stages that are out of date, and why")
     _json(stale)
 
@@ -137,6 +142,13 @@ def _label(args: argparse.Namespace) -> int:
     from data.negatives.label import label
 
     return label(args.folder, count=args.count, who=args.who, port=args.port)
+
+
+def _diff(args: argparse.Namespace) -> int:
+    from data.diff import OUT, diff
+
+    print(diff(args.a, args.b, args.out or OUT))
+    return 0
 
 
 def _stale(args: argparse.Namespace) -> int:
