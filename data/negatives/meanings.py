@@ -116,7 +116,7 @@ boy < kid, child
 girl < kid, child
 """
 # A value beside which no other of its column is certainly false.
-UNSPECIFIC = {"base_colour": {"multi"}, "gender": {"unisex"}}
+UNSPECIFIC = {"base_colour": "Multi", "gender": "Unisex"}
 _ARTICLES = {"a", "an", "the"}
 _JOINTS = re.compile(r"\s*(?:,|&|\+|/|\band\b|\bwith\b|\bplus\b|\bor\b)\s*", re.I)  # either side may come first
 

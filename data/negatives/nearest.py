@@ -52,7 +52,7 @@ class Captions:
                 yield [(self._texts[place], self._holders[place]) for place in chosen]
 
     def _vectors(self, texts: Sequence[Phrase]) -> tuple[Any, np.ndarray]:
-        """Rows of square roots of weights, so that a product of two weighs their common words; and each one's weight."""
+        """Rows of square roots of weights, so that a product of two weighs their common words; and their sums."""
         from scipy.sparse import csr_array
 
         rows, columns, sums = [], [], np.zeros(len(texts))

@@ -93,8 +93,8 @@ class Witnesses:
         if all(phrase in sources for phrase in what.put_in):
             first = what.put_in[0]
             return f'"{" ".join(first)}" follows from "{" ".join(sources[first])}"'
-        for name, values in UNSPECIFIC.items():
-            if stems(str(own.get(name) or "")) in {(word,) for word in values} and self._values[name] & {*what.put_in}:
+        for name, value in UNSPECIFIC.items():
+            if stems(own.get(name) or "") == stems(value) and not self._values[name].isdisjoint(what.put_in):
                 return f"{name} is {own[name]}, beside which nothing is certainly false"
         return None
 
