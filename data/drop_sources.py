@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data import schema
+from data import reports, schema
 from data.hostile import MAX_FIELD, check_parquet, guarded
 from data.mapping import CatalogMapping
 from data.params import UserError
@@ -124,7 +124,8 @@ def _read_csv(path: Path, name: str, mapping: CatalogMapping) -> Part:
             raise UserError(f"{name}: the file is empty; a table starts with a header line.")
         repeated = sorted({column for column in header if header.count(column) > 1})
         if repeated:
-            raise UserError(f"{name}: the header names {', '.join(map(repr, repeated))} twice; rename one of them.")
+            named = ", ".join(repr(reports.quoted(column)) for column in repeated[:NAMED])
+            raise UserError(f"{name}: the header names {named} twice; rename one of them.")
         columns.header = dict.fromkeys(header)
         wanted = set(mapping.find_columns(header).values())
         kept = [(index, column) for index, column in enumerate(header) if column in wanted]

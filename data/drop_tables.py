@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data import caption, drop_sources, schema
+from data import caption, drop_sources, reports, schema
 from data.drop_sources import Part
 from data.mapping import FASHION, CatalogMapping
 from data.params import UserError
@@ -117,7 +117,7 @@ def _check_columns(
             called = f", `{mapping.columns[column]}` by the mapping," if column in mapping.columns else ""
             raise UserError(
                 f"{name}: column `{column}` ({meaning}){called} is missing; the table has "
-                f"{', '.join(map(repr, header[: drop_sources.NAMED]))}. "
+                f"{', '.join(repr(reports.quoted(name)) for name in header[: drop_sources.NAMED])}. "
                 "Add the column, rename the one that holds it, or say which it is in a mapping.yaml."
             )
 

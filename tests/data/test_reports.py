@@ -47,7 +47,8 @@ def test_no_field_of_a_csv_file_is_ever_a_formula(text: str) -> None:
 
 
 @pytest.mark.parametrize(("text", "cell"), [
-    ("a|b", "a\\|b"), ("a\\|b", "a\\\\\\|b"), ("two\nlines", "two lines"), ("<img src=x onerror=alert(1)>", "&lt;img src=x onerror=alert(1)>"),
+    ("a|b", "a\\|b"), ("a\\|b", "a\\\\\\|b"), ("two\nlines", "two lines"),
+    ("<img src=x onerror=alert(1)>", "&lt;img src=x onerror=alert(1)>"),
     ("![x](http://evil/pixel.png)", "!\\[x](http://evil/pixel.png)"), ("\u202egnp.exe", "\\\\u202egnp.exe"),
 ])  # fmt: skip
 def test_a_markdown_cell_holds_no_markup(text: str, cell: str) -> None:
