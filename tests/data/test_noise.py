@@ -27,7 +27,7 @@ def rows() -> list[Row]:
 
 @pytest.fixture(scope="module")
 def negatives(rows: list[Row]) -> list[Row]:
-    """False statements that owe nothing to the generator: a colour exchanged for its opposite, an article for umbrellas."""
+    """False statements that owe nothing to the generator: an unlike colour, umbrellas in the place of an article."""
     found = []
     for row in rows:
         caption = row["derived_caption"]
