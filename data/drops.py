@@ -101,7 +101,8 @@ def _files(path: Path) -> Iterator[Path]:
             entry = Path(folder, name)
             if is_hidden(name):
                 continue
-            if entry.is_symlink() and (name in folders or not entry.resolve().is_relative_to(root)):
+            target = Path(os.path.realpath(entry))  # unlike `resolve`, no error for a link that leads back to itself
+            if entry.is_symlink() and (name in folders or not target.is_relative_to(root)):
                 raise UserError(f"{entry}: a link that leads out of the drop or to a folder; put the files themselves.")
             if name in folders:
                 continue
