@@ -18,7 +18,7 @@ from typing import Any
 from data import stage
 from data.archive import DIGITS, Archive, Place
 from data.params import canonical_hash
-from data.record import RECORD, Record, hash_path, listing
+from data.record import RECORD, Record, hash_path, listing, run_facts
 
 THREADS = min(8, os.cpu_count() or 1)
 
@@ -300,9 +300,11 @@ def _content(places: Iterable[Place], path: str) -> str:
 def _absent(node: Node, output: str) -> str:
     kept = "its record was kept, its files are" if node.record else "it is"
     fetch = f" {output}" if output else ""
+    commit = run_facts(node.id).get("commit")
+    since = f" `git log {commit[:DIGITS]}.. -- dvc.lock` lists the revisions that name it." if commit else ""
     return (
         f"{kept} neither in the workspace nor in DVC's cache. `dvc fetch --all-commits{fetch}` brings it from the "
-        "remote, if one has it."
+        f"remote, if one has it.{since}"
     )
 
 

@@ -15,6 +15,7 @@ from data.params import UserError
 from data.schema import CATALOG
 
 PRODUCTS, QUARANTINE, WITHDRAWN = "products.parquet", "quarantine.parquet", "withdrawn.parquet"
+HELD_BACK = "held_back.parquet"  # rows of a dataset that are in none of its splits
 COLUMNS = ("catalog", "id", "row_id", "drop_id", "split")  # what is kept of a dataset: enough to say who is in it
 Row = dict[str, Any]
 
@@ -41,6 +42,12 @@ def products(dataset: Place, ids: Collection[str], catalog: str | None = None) -
     return _select(path, "id", ids, catalog=catalog) if path else []
 
 
+def held_back(dataset: Place, ids: Collection[str], catalog: str | None = None) -> list[Row]:
+    """The rows of a dataset that name these products and were put in no split."""
+    path = dataset.path(HELD_BACK)
+    return _select(path, "id", ids, catalog=catalog) if path else []
+
+
 def of_picture(dataset: Place, keys: Collection[str]) -> list[Row]:
     """The products that show one of these pictures."""
     path = dataset.path(PRODUCTS)
@@ -52,6 +59,11 @@ def count_rows(path: Path | None, column: str, values: Collection[str]) -> int:
     if path is None or column not in _names(path):
         return 0
     return int(_table(path, [column], [(column, "in", list(values))]).num_rows)
+
+
+def values(path: Path | None, column: str) -> list[Any]:
+    """The values of one column of a table; none if the table or the column is not there."""
+    return _table(path, [column])[column].to_pylist() if path and column in _names(path) else []
 
 
 def sources(drops: Iterable[Place], ids: Collection[str], catalog: str | None = None) -> list[Row]:

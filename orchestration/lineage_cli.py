@@ -32,7 +32,8 @@ The exit code is 0 if every link is whole, 1 if one is broken or cannot be check
 IMPACT = """List what contains a product: rows of drops, datasets, hard negatives, corpus captions, models, evaluations,
 exports and live versions; and the commands, in order, after which nothing live contains it.
 
-Membership is read from the rows themselves: a product that was quarantined, withdrawn or replaced is not in."""
+Membership is read from the rows themselves: a product that was quarantined, withdrawn or replaced is not in. Files are
+not hashed; `fittingroom trace` does that."""
 ROWS = 3  # rows shown unless asked for more
 PREFIX = 6  # digits of a record id that must be given at least
 

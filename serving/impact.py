@@ -2,6 +2,7 @@
 
 The chain of records says which dataset an output was made from; whether the product is in it is read from the rows: one
 that was quarantined, withdrawn or replaced is not in. Where a dataset's rows are gone, those kept at promotion answer.
+Files are not hashed here: `fittingroom trace` tells whether they are still the ones that their records speak of.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from data.keywords import clean_caption
 from data.lineage import Chain, Node, landed, walk
 from data.params import UserError
 from data.record import hash_file
+from data.text import fold
 from serving import lineage
 from serving.config import DATASET
 from serving.lineage import Version
@@ -114,6 +116,8 @@ class _Question:
         """Where in its own rows an output contains the product."""
         if node.kind == "dataset":
             yield from (f"in split {row['split']}" for row in self.rows(node))
+            back = membership.held_back(node.place, [self._id], self._catalog) if node.place else []
+            yield from (["its row is kept, but held back from every split"] if back and not self.rows(node) else [])
             return
         rows = [row for dataset in self._inputs(node, ("dataset",)) for row in self.rows(dataset)]
         if not rows or node.kind not in ("negatives", "corpus", "suites", "model", "export"):
@@ -167,9 +171,11 @@ def _of_negatives(place: Place, rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _of_corpus(place: Place, rows: list[dict[str, Any]]) -> Iterator[str]:
-    texts = [text for row in rows for text in (row.get("title"), row.get("derived_caption")) if text]
-    count = membership.count_rows(place.path("corpus.parquet"), "caption", {clean_caption(text) for text in texts})
-    if count and any(row["split"] == "train" for row in rows):
+    learnt = [row for row in rows if row["split"] == "train"]
+    texts = [text for row in learnt for text in (row.get("title"), row.get("derived_caption")) if text]
+    wanted = {fold(clean_caption(text)) for text in texts}
+    captions = membership.values(place.path("corpus.parquet"), "caption") if wanted else []
+    if count := sum(fold(caption) in wanted for caption in captions):
         yield f"{count} of its captions"
 
 
