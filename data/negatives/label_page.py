@@ -75,7 +75,7 @@ document.onkeydown = event => {
 show();
 """
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Label hard negatives</title>
-<meta name="viewport" content="width=device-width"><style nonce="{nonce}">{style}</style>
+<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,"><style nonce="{nonce}">{style}</style>
 <header><strong>Is it true of the photo?</strong><progress id="bar" aria-label="labelled"></progress>
 <span id="count"></span></header>
 <main id="work"><img id="photo" alt="photo of the product"><section>
@@ -199,7 +199,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Cache-Control", "no-store")
-        self.send_header("Content-Security-Policy", "default-src 'none'; img-src 'self'; connect-src 'self'; "
+        self.send_header("Content-Security-Policy", "default-src 'none'; img-src 'self' data:; connect-src 'self'; "
                          f"style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; frame-ancestors 'none'")  # fmt: skip
         self.end_headers()
         self.wfile.write(body)
