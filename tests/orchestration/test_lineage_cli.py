@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -263,6 +264,31 @@ def test_after_a_withdrawal_exactly_the_old_versions_contain_the_product(
     assert {r["kind"] for r in traced["records"] if r["absent"]} >= {"dataset", "negatives"}
     assert "which the promotion kept" in traced["rows"]["gone"]
     assert call(capsys, "trace", "search")[0] == 0
+
+
+def test_a_live_version_is_whole_after_a_second_drop_and_a_retraining(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it was made from has been replaced in the workspace; DVC's cache holds it, and the first drop is here."""
+    subprocess.run(["git", "init", "-q"], check=True)
+    dvc.call("init", "-q")
+    made = [path.as_posix() for name in ("*", "models/*", "evaluations/*", "verdicts/*", "exports/*")
+            for path in sorted(Path("store").glob(name)) if (path / "record.json").is_file()]  # fmt: skip
+    dvc.call("add", "-q", *made)
+    chains.drop(2, ["8"])
+    retrain((), seed=2)
+    code, found = call(capsys, "trace", "search")
+    assert (code, found["breaks"]) == (0, [])
+    states = {r["stage"]: r["places"][0]["state"] for r in found["records"]}
+    assert {name for name, state in states.items() if state == "here"} == {"land", "train@ce_clip"}, (
+        "a champion is kept"
+    )
+    assert set(states) > {"dataset", "negatives", "base", "export@ce_clip", "gate@ce_clip"}
+    (dataset,) = [r for r in found["records"] if r["kind"] == "dataset"]
+    assert dataset["inputs"][0]["note"] == "1 landed since"
+    assert found["rows"]["total"] == 6
+    assert call(capsys, "impact", "8")[1]["versions"] == []
+    assert [v["version"] for v in call(capsys, "impact", "1")[1]["versions"]] == [1]
 
 
 def test_what_dvc_has_replaced_is_traced_in_its_cache(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
