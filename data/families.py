@@ -6,22 +6,25 @@ say none of what the attribute columns say; two of them must be left, since one 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 from data.text import title_key, tokens
-from data.vocabulary import COLOUR_FAMILIES, COLOURS
 
 SAID = ("article_type", "sub_category", "master_category", "usage", "season", "gender")  # columns whose words go
 LEAST = 2  # words that a family needs
-# Wearers, patterns, packs and the small words: they vary within a family.
-_PLAIN = """
+# Wearers, patterns, packs, colours and the small words: they vary within a family. A list of its own, not that of
+# data/vocabulary.py, which grows: another word here names other families, and products would change their splits.
+_WORDS = """
 men mens man women womens woman boys boy girls girl unisex kids kid ladies gents baby
 printed print solid striped stripes stripe checked checks check plain assorted multi multicoloured
 pack of set combo pair pcs piece and with for the a an in by to t shirt tshirt tee size
+beige black blue bronze brown burgundy charcoal coffee copper cream fluorescent gold golden green grey khaki lavender
+lime magenta maroon mauve melange metallic mushroom mustard navy nude off offwhite olive orange peach pink purple red
+rose rust sea silver skin steel tan taupe teal turquoise white yellow
 """
-_COLOUR_NAMES = {name.lower() for name in COLOURS} | {name for names in COLOUR_FAMILIES.values() for name in names}
-_VARIES = {*_PLAIN.split()} | {word for name in _COLOUR_NAMES for word in name.split()}
+_VARIES = frozenset(_WORDS.split())
 
 
 def family_key(row: Mapping[str, Any]) -> str | None:
@@ -33,12 +36,18 @@ def family_key(row: Mapping[str, Any]) -> str | None:
     title = title_key(_text(row["title"]))
     if title is None:
         return None
-    said = {form for name in SAID for word in tokens(_text(row[name]) or "") for form in _forms(word.text)}
+    said = _said(tuple(_text(row[name]) for name in SAID))
     words = {_bare(word.text) for word in tokens(title)}
-    left = sorted(word for word in words if word and word not in _VARIES and not _forms(word) & said)
+    left = sorted(word for word in words if word and word not in _VARIES and said.isdisjoint(_forms(word)))
     if len(left) < LEAST:
         return None
     return f"{title_key(_text(row['article_type'])) or ''}: {' '.join(left)}"
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _said(values: tuple[str | None, ...]) -> frozenset[str]:
+    """The words of a row's attributes, in all their forms."""
+    return frozenset(form for value in values for word in tokens(value or "") for form in _forms(word.text))
 
 
 def _text(value: Any) -> str | None:

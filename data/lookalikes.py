@@ -20,9 +20,9 @@ from PIL import Image
 
 from data.images import decode_rgb
 
-DISTANCE = 2  # bits of the hash; below the number of `BANDS`, so that two hashes this close share a band
+DISTANCE = 2  # bits of the hash; one less than there are `BANDS`, so that two hashes this close share a band
 DIFFERENCE = 0.04  # mean absolute difference of the thumbnails over the standard deviation of the plainer one
-BANDS = 4  # of 16 bits
+BANDS = ((0, 21), (21, 21), (42, 22))  # first bit and bits of each: the longer they are, the fewer hashes share one
 SIDE, LOW = 32, 8  # pixels of the picture that is transformed; frequencies kept each way
 THUMB = (12, 16)  # width and height
 BLOCK = 1 << 22  # pairs of one bucket compared at a time
@@ -64,9 +64,8 @@ def lookalikes(pictures: Sequence[Looks]) -> list[tuple[int, int]]:
 
 def _close(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Pairs whose hashes differ in at most `DISTANCE` bits, found through the bands they share; some come twice."""
-    width = 64 // BANDS
-    for band in range(BANDS):
-        part = (hashes >> np.uint64(band * width)) & np.uint64((1 << width) - 1)
+    for first, bits in BANDS:
+        part = (hashes >> np.uint64(first)) & np.uint64((1 << bits) - 1)
         order = np.argsort(part, kind="stable")
         starts = np.flatnonzero(np.r_[True, np.diff(part[order]) != 0])
         for members in np.split(order, starts[1:]):
