@@ -50,7 +50,7 @@ class TritonPythonModel:
         self.tokenizer = Tokenizer.from_file(str(here / "tokenizer.json"))  # cuts and pads as it was saved to
         self.text_tower = _tower(here / "text.onnx", self.settings["threads"])
         self.image_tower = _tower(here / "image.onnx", self.settings["threads"])
-        self.index = np.load(here / "embeddings.npy", mmap_mode="r")
+        self.index = np.load(here / "embeddings.npy", mmap_mode="r", allow_pickle=False)
         products = json.loads((here / "products.json").read_text(encoding="utf-8"))
         self.ids = np.array([i.encode() for i in products["id"]], object)
         self.titles = np.array([t.encode() for t in products["title"]], object)

@@ -86,7 +86,10 @@ def test_text_in_a_config_is_escaped() -> None:
 def test_golden_answers_by_hand(home: Path) -> None:
     """Embeddings from the encoder, scores from plain numpy, order from sorting (score down, id up)."""
     encoder, cases = load_encoder(Path("store/models/clip")), golden.read(Path("store/exports/clip/golden"))
-    embeddings, products = np.load(VERSION / "embeddings.npy"), json.loads((VERSION / "products.json").read_text())
+    embeddings, products = (
+        np.load(VERSION / "embeddings.npy", allow_pickle=False),
+        json.loads((VERSION / "products.json").read_text()),
+    )
     assert len(cases) == len(golden.PHRASES) + 8 + 5 + 3
     for case in cases:
         given = [np.array(v) for v in (case.text_embedding, case.image_embedding) if v is not None]

@@ -63,7 +63,8 @@ def test_promoting_what_is_live_changes_nothing(live: Path) -> None:
 
 
 def reverse_index(version: Path) -> None:
-    np.save(version / "embeddings.npy", np.load(version / "embeddings.npy")[::-1])
+    embeddings = np.load(version / "embeddings.npy", allow_pickle=False)
+    np.save(version / "embeddings.npy", embeddings[::-1], allow_pickle=False)
 
 
 def other_weights(version: Path) -> None:

@@ -123,7 +123,7 @@ def test_two_processes_learn_what_one_learns(workspace: Path, tmp_path: Path) ->
         )  # fmt: skip
         assert ran.returncode == 0, ran.stderr[-3000:]
     for name in NAMES:
-        one, two_ = (torch.load(tmp_path / folder / f"{name}.pt") for folder in ("one", "two"))
+        one, two_ = (torch.load(tmp_path / folder / f"{name}.pt", weights_only=True) for folder in ("one", "two"))
         np.testing.assert_allclose(two_["loss"], one["loss"], rtol=1e-4, atol=1e-5, err_msg=name)
         for key, value in one["learnt"].items():
             torch.testing.assert_close(

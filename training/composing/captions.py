@@ -171,7 +171,7 @@ def cached_targets(task: Composer, captions: Captions, precision: str, name: str
         _fill(made, task, captions, precision, name)
         made.flush()
         partial.replace(path)
-    return np.load(path, mmap_mode="r")
+    return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def fingerprint(encoder: DualEncoder, captions: Captions, precision: str) -> str:
