@@ -96,7 +96,10 @@ def append(endpoint: str, version: int, to: str, **facts: Any) -> dict[str, Any]
 
 
 def damage() -> list[tuple[int, str]]:
-    """(line number, what is wrong) of the lines that are not as they were written; empty if the history is whole."""
+    """(line number, what is wrong) of the lines that are not as they were written; empty if the history is whole.
+
+    The first lines may be from before lines had ids; they are taken as they are.
+    """
     found: list[tuple[int, str]] = []
     before: str | None = None
     known = True  # whether `before` can be relied on
@@ -104,6 +107,8 @@ def damage() -> list[tuple[int, str]]:
     for number, line in enumerate(content.splitlines(keepends=True), start=1):
         try:
             entry = json.loads(line)
+            if not {"id", "after"} & set(entry) and known and before is None:
+                continue
             stated, after = entry.pop("id"), entry["after"]
             intact = stated == canonical_hash(entry) and line == _line({**entry, "id": stated})
         except (ValueError, KeyError, AttributeError, TypeError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,33 @@ def test_a_damaged_line_is_named() -> None:
     registry.HISTORY.write_text("nonsense\n" + registry.HISTORY.read_text())
     with pytest.raises(UserError, match="line 1"):
         registry.history()
+
+
+@pytest.mark.parametrize(
+    ("edit", "line"),
+    [
+        (lambda lines: [lines[0].replace(b"exported", b"exportee"), *lines[1:]], 1),
+        (lambda lines: [lines[0], *lines[2:]], 2),
+        (lambda lines: [lines[1], lines[0], *lines[2:]], 1),
+        (lambda lines: [*lines[:-1], lines[-1][:-1]], 5),
+        (lambda lines: [*lines, b'{"endpoint": "search"}\n'], 6),
+    ],
+)
+def test_a_line_that_was_changed_removed_or_put_in_is_named(
+    edit: Callable[[list[bytes]], list[bytes]], line: int
+) -> None:
+    go_live(1)
+    assert registry.damage() == []
+    registry.HISTORY.write_bytes(b"".join(edit(registry.HISTORY.read_bytes().splitlines(keepends=True))))
+    assert registry.damage()[0][0] == line
+
+
+def test_a_history_from_before_lines_had_ids_goes_on() -> None:
+    registry.HISTORY.parent.mkdir(parents=True)
+    old = {"endpoint": "search", "version": 1, "from": None, "to": "exported"}
+    registry.HISTORY.write_text(json.dumps(old) + "\n")
+    registry.append("search", 1, "staged")
+    assert registry.damage() == []
 
 
 def test_no_history_no_aliases() -> None:
