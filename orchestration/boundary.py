@@ -171,7 +171,8 @@ def _live(root: Path, endpoint: str) -> dict[str, Any] | None:
 
 
 def _live_report(graph: stages.Graph, live: Mapping[str, Any]) -> reports.Report:
-    shown = {key: render.value(item) for key, item in live.items() if item is not None}
+    told = (key for key, item in live.items() if item is not None and key not in ("id", "after"))
+    shown = {key: render.value(live[key]) for key in told}
     shown["trace"] = f"fittingroom trace {live['endpoint']}@{live['version']}"
     return reports.Report(shown, (), _live_tags(graph, live))
 

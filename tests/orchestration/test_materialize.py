@@ -37,6 +37,7 @@ def test_a_stale_stage_runs_and_reports_its_record(toy: Path, there: dg.DagsterI
     event = _materialization(result, "models/ce_clip")
     made = record.read(toy / "store/models/ce_clip")
     assert event.metadata["record"].value == made.id
+    assert event.metadata["trace"].value == f"fittingroom trace {made.id[:12]}"
     assert event.metadata["rows"].value == 1234
     assert event.metadata["share"].value == 0.25
     assert "skipped" not in event.metadata
