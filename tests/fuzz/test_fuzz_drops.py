@@ -173,13 +173,16 @@ def fuzz(examples: int, folder: Path, run: Any) -> None:
     assert attempt(build(3).write(folder / "good"), folder / "out") == ""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     until = time.monotonic() + SECONDS
-    while True:
-        chosen = settings(max_examples=1_000 if SECONDS else examples, deadline=None, suppress_health_check=CHECKS,
-                          derandomize=not SECONDS, database=None)  # fmt: skip
-        chosen(given(st.data())(run))()
-        if time.monotonic() >= until:
-            break
+    rounds = 1
+    one_round = settings(
+        max_examples=examples, deadline=None, suppress_health_check=CHECKS, derandomize=not SECONDS, database=None
+    )(given(st.data())(run))
+    one_round()
+    while time.monotonic() < until:
+        one_round()
+        rounds += 1
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    print(f"{rounds * examples} examples, {grown} KiB more memory")
     assert grown < GROWTH, f"{grown} KiB more memory"
 
 
