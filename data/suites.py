@@ -19,13 +19,14 @@ from pathlib import Path
 import pyarrow as pa
 
 from data import stage
+from data.negatives.audit import AuditConfig
 from data.negatives.build import DATASET, make_generator, read_products
 from data.negatives.captions import Product
 from data.negatives.edits import EDITS
-from data.negatives.examples import draw_examples
 from data.negatives.generate import Generator
-from data.negatives.report import check_blind, check_hard_rule, count_table, tally_table
-from data.params import UserError, section
+from data.negatives.labels import labels_input
+from data.negatives.report import count_table, report_audit, tally_table
+from data.params import UserError, canonical, section
 from data.suites_attributes import ATTRIBUTES, attributes, classes, commonest, draw_attributes, task_table
 from data.suites_composed import COMPOSED, change_table, check_composed, composed, draw_composed
 from data.suites_items import Row, balance, item_id, write
@@ -83,10 +84,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def build(args: argparse.Namespace) -> None:
-    params = section(SuitesConfig, "suites")
+    params, audit = section(SuitesConfig, "suites"), section(AuditConfig, "negatives.audit")
     with stage.run(
-        "suites", kind="suites", command="python -m data.suites", out=OUT, inputs=[DATASET], parameters=params,
-        seeds={"suites": params.seed}, force=args.force,
+        "suites", kind="suites", command="python -m data.suites", out=OUT, inputs=[DATASET, *labels_input(audit)],
+        parameters={**canonical(params), "audit": audit}, seeds={"suites": params.seed}, force=args.force,
     ) as run:  # fmt: skip
         if run.up_to_date:
             return
@@ -105,7 +106,7 @@ def build(args: argparse.Namespace) -> None:
             run.summary(**{name: len(items)})
             run.log(f"{name}: {len(items):,} items")
         run.summary(test_products=len(test))
-        report(run, made, generator)
+        report(run, made, generator, audit)
 
 
 def split(rows: Iterable[Row], name: str) -> list[Row]:
@@ -113,8 +114,8 @@ def split(rows: Iterable[Row], name: str) -> list[Row]:
     return [row for row in rows if row["split"] == name]
 
 
-def report(run: stage.Run, made: Suites, generator: Generator) -> None:
-    """Counts, checks and the picture pages of the suites."""
+def report(run: stage.Run, made: Suites, generator: Generator, audit: AuditConfig) -> None:
+    """Counts, checks and the picture pages of the suites; the compositional items are audited as negatives are."""
     train = split(made.rows, "train")
     run.table("compositional items", count_table(made.compositional))
     run.table("what became of the drafts", tally_table(generator))
@@ -122,21 +123,20 @@ def report(run: stage.Run, made: Suites, generator: Generator) -> None:
         run.table("attribute items", task_table(made.attributes, classes(train)))
     if made.composed:
         run.table("composed items", change_table(made.composed))
-    check_hard_rule(run, made.compositional, made.rows)
     check_identity(run, made.all())
     check_unseen(run, made)
     check_composed(run, made.composed, made.rows)
     learnt = compositional(make_generator(made.rows, generator.seed, 1), train)
-    check_blind(run, learnt, made.compositional, "suite items")
+    report_audit(
+        run, made.compositional, made.rows, images=DATASET / "images.parquet", config=audit, tally=generator.tally,
+        learnt=learnt, examined=made.compositional, where="suite items",
+    )  # fmt: skip
     draw_pages(run, made)
 
 
 def draw_pages(run: stage.Run, made: Suites) -> None:
-    """One page of examples per suite that asks more than "find this title"."""
+    """A page of examples for each of the other suites that ask more than "find this title"."""
     images = DATASET / "images.parquet"
-    by_id = {row["row_id"]: row for row in made.rows}
-    draw_examples(run.out / "examples.png", made.compositional, by_id, images, "Compositional suite")
-    run.picture("examples", run.out / "examples.png")
     for title, items, draw in (
         ("attributes", made.attributes, draw_attributes), ("composed", made.composed, draw_composed),
     ):  # fmt: skip

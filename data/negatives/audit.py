@@ -78,6 +78,12 @@ class Part:
     error: Interval
     by_witness: Mapping[str, int]
 
+    @property
+    def bound(self) -> float:
+        """What is held against the limit: the upper end of the interval, or the share itself where every negative was
+        judged, as in a small catalog, and no sample stands for others."""
+        return self.error.share if self.judged == self.negatives else self.error.high
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:

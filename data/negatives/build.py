@@ -24,6 +24,7 @@ from data.negatives.captions import CAPTION_KINDS, Product
 from data.negatives.edits import EDIT_TYPES, EDITS
 from data.negatives.generate import Generator, interleave
 from data.negatives.judges import Judges
+from data.negatives.labels import labels_input
 from data.negatives.masked import MaskedFills
 from data.negatives.plausibility import Trigrams, further_texts
 from data.negatives.report import check_coverage, count_table, draw_one, report_audit, share_table, tally_table
@@ -83,8 +84,9 @@ def main(argv: list[str] | None = None) -> int:
 def build(args: argparse.Namespace) -> None:
     params = section(NegativesConfig, "negatives")
     with stage.run(
-        "negatives", kind="negatives", command="python -m data.negatives.build", out=OUT, inputs=[DATASET],
-        parameters=params, seeds={"negatives": params.seed}, force=args.force,
+        "negatives", kind="negatives", command="python -m data.negatives.build", out=OUT,
+        inputs=[DATASET, *labels_input(params.audit)], parameters=params, seeds={"negatives": params.seed},
+        force=args.force,
     ) as run:  # fmt: skip
         if run.up_to_date:
             return

@@ -89,6 +89,7 @@ flat < footwear
 sports sandal < sandal
 tshirt < top, topwear, apparel
 shirt < topwear, apparel
+polo shirt < tshirt, shirt
 kurta < topwear, ethnic wear
 tunic < top
 jean < bottomwear, trouser

@@ -18,7 +18,7 @@ from data.images import in_threads
 from data.lookalikes import Looks, lookalikes, looks
 
 PAPER = 10.0  # a cell this close to the background (0-255, largest channel) shows nothing
-LEAST = 0.05  # share of cells that a product covers at least; below it the whole picture is compared
+LEAST = 0.05  # share of cells that a product covers; two pictures that show less look like nothing, nor like each other
 BATCH = 512  # pictures decoded at a time
 
 
@@ -46,16 +46,16 @@ class Photos:
         return [key, *self._same.get(key, ())]
 
     def distances(self, key: str, others: Sequence[str]) -> np.ndarray:
-        """float (K,): mean difference (0-255) of the photo `key` to each other; infinite where one is missing."""
+        """float (K,): mean difference (0-255) of the photo `key` to each other; infinite where one is missing or blank."""
         found = np.full(len(others), np.inf)
         known = [n for n, other in enumerate(others) if other in self._places]
         if key not in self._places or not known:
             return found
         own, places = self._places[key], [self._places[others[n]] for n in known]
         shown = self._shows[own] | self._shows[places]
-        shown |= (shown.mean(axis=(1, 2)) < LEAST)[:, None, None]
         difference = np.abs(self._cells[places].astype(np.float32) - self._cells[own]).mean(axis=3)
-        found[known] = (difference * shown).sum(axis=(1, 2)) / shown.sum(axis=(1, 2))
+        mean = (difference * shown).sum(axis=(1, 2)) / np.maximum(shown.sum(axis=(1, 2)), 1)
+        found[known] = np.where(shown.mean(axis=(1, 2)) < LEAST, np.inf, mean)
         return found
 
 

@@ -130,9 +130,9 @@ def check_error(run: Run, found: Estimate, verdicts: Sequence[Verdict], config: 
         audit_error=round(error.share, 5), audit_bound=round(error.high, 5),
     )  # fmt: skip
     run.check(
-        "audited_error_is_small", error.high <= limit and not above, severity="critical", count=len(true),
+        "audited_error_is_small", found.whole.bound <= limit and not above, severity="critical", count=len(true),
         examples=true, description=f"The upper limit (Wilson, 95 %) of the share of negatives that are true is at most "
-        f"{limit:.1%}, and the lower limit of no edit is above it.",
+        f"{limit:.1%} (the share itself, where all were judged), and the lower limit of no edit is above it.",
         share=round(error.share, 5), low=round(error.low, 5), high=round(error.high, 5), edits_above=above,
     )  # fmt: skip
 
