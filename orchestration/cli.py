@@ -65,7 +65,8 @@ def _pipeline_commands(commands: Any) -> None:
     up.add_argument("--port", type=int, help="default: 3000, or a free one if that is taken")
 
     land = _command(commands, "land", _land, "validate catalog drops and add what is good to store/drops")
-    land.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a drop: a folder with table and pictures")
+    land.add_argument("paths", nargs="+", metavar="PATH", help="a drop: a folder with table and pictures, or its URL")
+    land.add_argument("--mapping", type=Path, metavar="FILE", help="how to read the tables (default: each drop's own)")
     land.add_argument("--force", action="store_true", help="land again what has landed before")
 
     label = _command(commands, "label", _label, "judge hard negatives by eye; the labels enter the next audit")
@@ -133,7 +134,7 @@ def _up(args: argparse.Namespace) -> int:
 def _land(args: argparse.Namespace) -> int:
     from data.land import land, summary
 
-    for landing in land(args.paths, force=args.force):
+    for landing in land(args.paths, force=args.force, mapping=args.mapping):
         print(summary(landing))
     return 0
 

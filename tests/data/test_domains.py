@@ -179,7 +179,10 @@ def mapping_with(name: str, **settings: str) -> str:
 
 @pytest.mark.slow
 def test_the_starter_towers_learn_it(domain: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Base model, fine-tuning with hard negatives and exam, with the starter's towers and short settings."""
+    """Base model, fine-tuning without and with hard negatives, exam: the starter's towers, short settings.
+
+    Of test photos of 15 groceries, or 20 and more captions of clothes, chance names one in fifteen.
+    """
     from training import base, evaluate, train
 
     folder = tmp_path / "workspace"
@@ -187,11 +190,11 @@ def test_the_starter_towers_learn_it(domain: Domain, tmp_path: Path, monkeypatch
     monkeypatch.chdir(folder)
     settings = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
     settings["starter"]["base"]["align"] |= {"epochs": 6, "batch": 32, "warmup": 4}
-    settings["starter"]["trainer"] |= {"epochs": 2, "batch": 32, "warmup": 2, "log_every": 2}
+    settings["starter"]["trainer"] |= {"epochs": 1, "batch": 32, "warmup": 2, "log_every": 2}
     Path("params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     assert base.main([]) == 0
-    for method in ("clip", "ce_clip"):
-        assert train.main([method]) == 0
-        assert evaluate.main([method]) == 0
-        found = record.verify(Path("store/evaluations") / method).summary
-        assert found["catalog_retrieval/t2i_R@10"] > 10 / 105, "no better than chance"
+    assert train.main(["ce_clip"]) == 0
+    assert train.main(["clip"]) == 0
+    assert evaluate.main(["clip"]) == 0
+    found = record.verify(Path("store/evaluations/clip")).summary
+    assert found["catalog_retrieval/i2t_R@1"] > 2 / 15
