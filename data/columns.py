@@ -48,6 +48,23 @@ def group_sizes(column: pa.Array) -> pa.Array:
     return pa.array(sizes[number], pa.int64(), mask=number < 0)
 
 
+def repeated(column: pa.Array) -> pa.Array:
+    """Whether each row's value occurs more than once; false for null."""
+    found = pc.dictionary_encode(column)
+    if len(found.dictionary) == len(column) - column.null_count:
+        return pa.repeat(False, len(column))
+    number = pc.fill_null(found.indices, len(found.dictionary)).to_numpy(zero_copy_only=False)
+    sizes = np.bincount(number, minlength=len(found.dictionary) + 1)
+    sizes[-1] = 0
+    return pa.array((sizes > 1)[number])
+
+
+def longer(column: pa.Array, most: int) -> pa.Array:
+    """Whether each text has more than `most` characters. Counts them only where the bytes leave a doubt."""
+    rows = pc.greater(pc.binary_length(column), most)
+    return pc.replace_with_mask(rows, pc.fill_null(rows, False), pc.greater(pc.utf8_length(column.filter(rows)), most))
+
+
 def distinct_within(key: pa.Array, value: pa.Array) -> pa.Array:
     """How many different values the rows with the same key have, nulls aside; null where there is no key."""
     group, groups = codes(key)

@@ -22,7 +22,18 @@ if TYPE_CHECKING:
 
 GREY_MODES = ["1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L"]  # Pillow's single-channel modes
 ROW = "position"  # of a row in the drop, from 0
-TEXT = "all_text"  # every text column but the id, one under the other
+ODD_TEXT = "odd_text"  # every text column but the id, one under the other; null where no pattern below is found
+# What no catalog means to send: rule, severity, pattern, and what a text that it finds does.
+TEXT_RULES: tuple[tuple[str, Severity, str, str], ...] = (
+    ("text_control", "critical", reports.CONTROL, "has control characters (NUL, escape, ...)"),
+    ("text_reordered", "critical", reports.REORDERING, "has marks that change the order in which it is read"),
+    ("text_script", "critical", suspicious.SCRIPT, "reads like a script, markup or a template, not like a catalog"),
+    ("text_prompt", "warning", suspicious.PROMPT, "reads like instructions to a language model"),
+    ("text_invisible", "warning", reports.INVISIBLE, "has invisible characters, which break words apart"),
+    ("text_replaced", "warning", suspicious.REPLACED, "has U+FFFD, the mark of a letter lost in conversion"),
+    ("text_encoding", "warning", suspicious.MOJIBAKE, "was decoded wrongly (`Ã©` for `é`, `&amp;` for `&`)"),
+    ("text_one_script", "warning", suspicious.MIXED_SCRIPTS, "mixes Latin with Cyrillic or Greek within a word"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +79,11 @@ class Rule:
     groups_by: str = ""
 
     @property
+    def looks_at(self) -> list[str]:
+        """The frame's columns that the expectation is given."""
+        return self.arguments.get("column_list", [self.column])
+
+    @property
     def settings(self) -> dict[str, Any]:
         """The expectation's own arguments."""
         whole_table = "column_list" in self.arguments or not self.column
@@ -92,7 +108,7 @@ class Finding:
 
     def pairs(self) -> Iterator[tuple[int, Any]]:
         """(row, value) of every offending row; of joined text only the part that offends."""
-        values = self.texts() if self.rule.column == TEXT else self.values
+        values = self.texts() if self.rule.column == ODD_TEXT else self.values
         return zip(self.rows.tolist(), values.to_pylist(), strict=True)
 
     def texts(self) -> pa.Array:
@@ -101,7 +117,7 @@ class Finding:
         import pyarrow.compute as pc
 
         values = self.values.cast(pa.large_string())
-        if self.rule.column == TEXT:
+        if self.rule.column == ODD_TEXT:
             regex = self.rule.arguments["regex"]
             values = pa.array([suspicious.found(regex, value) for value in values.to_pylist()], values.type)
         return pc.utf8_slice_codeunits(values, 0, reports.SHOWN)
@@ -126,7 +142,9 @@ def frame(rows: pa.Table, pictures: pa.Table) -> pa.Table:
         found[f"other_{name}"] = cols.by_unique([text[column] for column in about.columns], about.find)
     found["id_twin"] = cols.twins(found["id"], reports.id_key)
     texts = [values for name, values in text.items() if name != "id"]
-    found[TEXT] = cols.or_null(pc.binary_join_element_wise(*texts, cols.scalar("\n")))
+    joined = pc.binary_join_element_wise(*texts, cols.scalar("\n"))
+    odd = pc.match_substring_regex(joined, "|".join(f"(?:{regex})" for _, _, regex, _ in TEXT_RULES))
+    found[ODD_TEXT] = pc.if_else(odd, joined, pa.scalar(None, joined.type))
     found["longest_text"] = pc.max_element_wise(*map(pc.utf8_length, texts))
     found["article_type_rows"] = cols.group_sizes(found["article_type"])
     for name in ("bytes", "problem", "mode", "grey_std", "key", "width", "height"):
@@ -210,24 +228,14 @@ def _identity_rules() -> list[Rule]:
 
 def _text_rules(thresholds: Thresholds) -> list[Rule]:
     """Over every text column at once: what no catalog means to send."""
-    patterns: list[tuple[str, Severity, str, str]] = [
-        ("text_control", "critical", reports.CONTROL, "has control characters (NUL, escape, ...)"),
-        ("text_reordered", "critical", reports.REORDERING, "has marks that change the order in which it is read"),
-        ("text_script", "critical", suspicious.SCRIPT, "reads like a script, markup or a template, not like a catalog"),
-        ("text_prompt", "warning", suspicious.PROMPT, "reads like instructions to a language model"),
-        ("text_invisible", "warning", reports.INVISIBLE, "has invisible characters, which break words apart"),
-        ("text_replaced", "warning", suspicious.REPLACED, "has U+FFFD, the mark of a letter lost in conversion"),
-        ("text_encoding", "warning", suspicious.MOJIBAKE, "was decoded wrongly (`Ã©` for `é`, `&amp;` for `&`)"),
-        ("text_one_script", "warning", suspicious.MIXED_SCRIPTS, "mixes Latin with Cyrillic or Greek within a word"),
-    ]
     longest = thresholds.max_text
     return [
         Rule(name="text_length", severity="critical", column="longest_text",
              description=f"A text has more than {longest:,} characters.",
              expectation="ExpectColumnValuesToBeBetween", arguments={"max_value": longest}),
-        *(Rule(name=name, severity=severity, column=TEXT, description=f"A text {words}.",
+        *(Rule(name=name, severity=severity, column=ODD_TEXT, description=f"A text {words}.",
                expectation="ExpectColumnValuesToNotMatchRegex", arguments={"regex": regex})
-          for name, severity, regex, words in patterns),
+          for name, severity, regex, words in TEXT_RULES),
     ]  # fmt: skip
 
 
