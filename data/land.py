@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data import drop_store, dvc, expectations, landed, record, remote, schema, stage
+from data import drift, drop_store, dvc, expectations, landed, record, remote, schema, stage
 from data.drop_images import Place
 from data.drop_store import DROPS
 from data.drops import ID_DIGITS, Drop, hash_drop, read_drop
@@ -35,7 +35,10 @@ from data.remote import RemoteLimits
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from data.gx import Suite
+
 STAGE = "land"
+DATASET = Path("store/dataset")  # what a drop is compared with
 PICTURES = 4096  # pictures' facts held as Python values before they become Arrow columns
 
 
@@ -45,6 +48,7 @@ class LandConfig:
 
     images: ImageLimits = field(default_factory=ImageLimits)
     rules: Thresholds = field(default_factory=Thresholds)
+    drift: drift.Limits = field(default_factory=drift.Limits)
     remote: RemoteLimits = field(default_factory=RemoteLimits)
 
 
@@ -83,8 +87,9 @@ class Arrived:
     def parameters(self) -> dict[str, Any]:
         """What a landing of it depends on."""
         return {
-            "land": {"images": self.config.images, "rules": self.config.rules}, "content": self.content_hash,
-            "schema": schema.VERSION, "rules": canonical_hash(self.rules), "mapping": self.catalog,
+            "land": {"images": self.config.images, "rules": self.config.rules, "drift": self.config.drift},
+            "content": self.content_hash, "schema": schema.VERSION, "rules": canonical_hash(self.rules),
+            "mapping": self.catalog,
         }  # fmt: skip
 
     def landed_before(self) -> Landing | None:
@@ -221,6 +226,7 @@ def _write(drop: Drop, pictures: pa.Table, arrived: Arrived, begun: float) -> La
     if refused and len(refused) == len(drop):
         rule, message = refused[min(refused)][0]
         raise UserError(f"{drop.name}: every row would be quarantined, the first for `{rule}` ({message}). Mend it.")
+    drifted = _compare(suite, drop, refused, arrived.config.drift)
     drop.check_unchanged()
     with drop_store.alone(), stage.run(
         STAGE, kind="drop", command=f"python -m data.land {drop.name}", out=out, inputs=[],
@@ -230,15 +236,33 @@ def _write(drop: Drop, pictures: pa.Table, arrived: Arrived, begun: float) -> La
         expectations.write_findings(run.out / "findings.parquet", findings, table, drop.table.lines.tolist())
         suite.write_docs(run.out / "docs")
         place = drop_store.place(out)
-        report = landed.report(drop, findings, refused, place, landed.changes(run.out, drop, place))
+        report = landed.report(drop, findings, refused, place, landed.changes(run.out, drop, place), drifted)
         text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
         (run.out / drop_store.REPORT).write_text(text, encoding="utf-8")
         _tell(run, drop, findings, report)
+        if drifted:
+            drift.tell(run, arrived.config.drift, drifted, compared_with=record.read(DATASET).id)
         drop.check_unchanged()
         seconds = time.monotonic() - begun
         run.facts(seconds=round(seconds, 2), rows_per_second=round(len(drop) / seconds, 1))
         run.log(f"{len(drop)} rows validated in {seconds:.1f} s ({len(drop) / seconds:.0f} rows/s)")
     return Landing(folder=out, record_id=record.read(out).id, new=True, report=report)
+
+
+def _compare(suite: Suite, drop: Drop, refused: landed.Refused, limits: drift.Limits) -> list[dict[str, Any]]:
+    """How far the rows that land are from the last dataset's; empty where it has none of this catalog."""
+    from data import drift_sample
+
+    table = drift_sample.sample(
+        DATASET, drop_id=drop.drop_id, catalog=drop.mapping.catalog, rows=drop.table.rows,
+        accepted=[row for row in range(len(drop)) if row not in refused], read=lambda row: _picture(drop, row),
+    )  # fmt: skip
+    return [] if table is None else suite.run_drift(drift.rules(limits), table)
+
+
+def _picture(drop: Drop, row: int) -> bytes:
+    place = drop.places[row]
+    return place.read() if place else b""
 
 
 def _tell(run: stage.Run, drop: Drop, findings: Sequence[Finding], report: Mapping[str, Any]) -> None:

@@ -81,17 +81,23 @@ def changes(folder: Path, drop: Drop, place: int) -> dict[str, int]:
 
 
 def report(
-    drop: Drop, findings: Sequence[Finding], refused: Refused, place: int, changed: Mapping[str, int]
+    drop: Drop,
+    findings: Sequence[Finding],
+    refused: Refused,
+    place: int,
+    changed: Mapping[str, int],
+    drifted: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """The content of report.json: what was accepted, what was not and why, and the count of every rule.
 
-    `place` is the drop's number in the order of landing: of two rows with one id, the later drop's counts.
+    `place` is the drop's number in the order of landing: of two rows with one id, the later drop's counts. `changed` is
+    what `changes` found, `drifted` how far the drop is from the last dataset, feature by feature.
     """
     return {
         "name": drop.name, "drop_id": drop.drop_id, "content_hash": drop.content_hash, "landed": place,
         "schema_version": schema.VERSION, "catalog": drop.mapping.catalog, "table": drop.table.name,
         "files": len(drop.files), "rows": len(drop), "accepted": len(drop) - len(refused), "quarantined": len(refused),
-        **changed,
+        **changed, "drift": list(drifted),
         "quarantined_by_rule": _by_rule(findings, "critical"), "warnings_by_rule": _by_rule(findings, "warning"),
         "rules": [
             {
