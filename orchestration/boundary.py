@@ -120,12 +120,14 @@ def _production(graph: stages.Graph, endpoint: str) -> dg.AssetsDefinition:
 
 
 def _rules(graph: stages.Graph) -> dict[str, str | None]:
-    """{name: what is wrong with an offending row} of the validation rules, as params.yaml sets them."""
+    """{name: what is wrong} of the validation rules and of drift, as params.yaml sets them."""
+    from data import drift
     from data.expectations import Thresholds, rules
 
-    settings = graph.values.get("land", {}).get("rules", {})
-    thresholds = strict(Thresholds, settings, f"{PARAMS}: land.rules")
-    return {rule.name: rule.description for rule in rules(thresholds)}
+    settings = graph.values.get("land", {})
+    thresholds = strict(Thresholds, settings.get("rules", {}), f"{PARAMS}: land.rules")
+    limits = strict(drift.Limits, settings.get("drift", {}), f"{PARAMS}: land.drift")
+    return {rule.name: rule.description for rule in [*rules(thresholds), *drift.rules(limits)]}
 
 
 def _landed_version(root: Path) -> str | None:

@@ -81,6 +81,10 @@ def _pipeline_commands(commands: Any) -> None:
     diff.add_argument("b", metavar="B", nargs="?", default="store/dataset", help="the other one (store/dataset)")
     diff.add_argument("--out", type=Path, help="where diff.md, diff.json and diff.png go (default: runs/diff)")
 
+    docs = _command(commands, "docs", _docs, "what validation found in landed drops, in a browser, until Ctrl-C")
+    docs.add_argument("drop", nargs="?", metavar="DROP", help="the beginning of a drop's id (default: the list)")
+    docs.add_argument("--port", type=int, help="of 127.0.0.1 (default: 3001, or a free one if that is taken)")
+
     stale = _command(commands, "stale", _stale, "the stages that are out of date, and why")
     _json(stale)
 
@@ -150,6 +154,12 @@ def _diff(args: argparse.Namespace) -> int:
 
     print(diff(args.a, args.b, args.out or OUT))
     return 0
+
+
+def _docs(args: argparse.Namespace) -> int:
+    from orchestration import docs, stages
+
+    return docs.docs(args.drop, args.port, stages.workspace())
 
 
 def _stale(args: argparse.Namespace) -> int:

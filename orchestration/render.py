@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,10 @@ def metadata(folder: Path, record: Record, facts: Mapping[str, Any]) -> dict[str
     shown |= {name: value(item) for name, item in record.summary.items()}
     shown["report"] = dg.MetadataValue.md(report(folder, record))
     shown["folder"] = dg.MetadataValue.path(str(folder))
-    docs = folder / "docs" / "index.html"
+    docs, served = folder / "docs" / "index.html", os.environ.get("FITTINGROOM_DOCS")
     if docs.is_file():
-        shown["data docs"] = dg.MetadataValue.path(str(docs))
+        link = dg.MetadataValue.url(f"{served}/{folder.name}/{docs.name}") if served else None
+        shown["data docs"] = link or dg.MetadataValue.path(str(docs))
     shown |= {f"run: {name}": value(facts[name]) for name in SHOWN_FACTS if facts.get(name) is not None}
     return shown
 

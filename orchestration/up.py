@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import http.client
 import json
+import os
 import shutil
 import signal
 import socket
@@ -20,7 +21,7 @@ from rich.console import Console
 
 from data import dvc
 from data.params import UserError
-from orchestration import stages
+from orchestration import docs, stages
 
 HOST, PORT = "127.0.0.1", 3000
 HOME = Path("runs/dagster")
@@ -46,18 +47,22 @@ def up(port: int | None = None) -> int:
         console.print(f"{len(told)} output(s) made outside Dagster are now known to it")
     for sign in (signal.SIGINT, signal.SIGTERM):  # also where a service manager had Ctrl-C ignored
         signal.signal(sign, signal.default_int_handler)
+    pages = docs.start(root)
+    os.environ[docs.ADDRESS] = docs.address(pages)  # for the links that materializations leave in the UI
     processes: list[subprocess.Popen[Any]] = []
     try:
         for service in _services(home, port):
             processes.append(_start(service, root, home))
             _await(processes[-1], service.address, home)
         console.print(f"Dagster is at [bold]http://{HOST}:{port}[/]  (Ctrl-C stops it; log: {HOME / LOG})")
+        console.print(f"Data Docs of landed drops are at [bold]{docs.address(pages)}[/]")
         return _watch(processes, root, port)
     except KeyboardInterrupt:
         console.print("stopping Dagster")
         return 0
     finally:
         _stop(processes)
+        pages.shutdown()
 
 
 def write_home(root: Path) -> Path:
