@@ -235,3 +235,14 @@ def test_json_text_is_kept_as_it_was_written(built: Built, tmp_path: Path) -> No
     assert "\\ud83d\\udc57" in lines[0]
     (folder / "catalog.jsonl").write_text("\n".join(lines))
     assert read_drop(folder).table.columns["title"][0] == "\U0001f457 dress"
+
+
+def test_a_mapping_from_outside_writes_no_markup_into_the_pages(built: Built, repository: Path, tmp_path: Path) -> None:
+    """Its vocabulary is shown on the page of the rules, values outside it on that of the results."""
+    markup = "<svg onload=alert(1)>"
+    built.rows[0]["season"] = markup
+    folder = built.write(tmp_path / "drop")
+    (folder / "mapping.yaml").write_text(json.dumps({"vocabulary": {"season": ["Fall", markup], "gender": [markup]}}))
+    (landing,) = land([folder])
+    for page in (landing.folder / "docs").iterdir():
+        assert "<svg onload" not in page.read_text(encoding="utf-8"), page
