@@ -92,7 +92,7 @@ def _grow(tree: Tree, chain: Chain, record_id: str, note: str, seen: set[str]) -
     branch = tree.add(_label(node, note))
     for item in node.inputs:
         if not item.records:
-            branch.add(escape(item.path))
+            branch.add(escape(f"{item.path} ({item.note})" if item.note else item.path))
         for inner in item.records:
             _grow(branch, chain, inner, item.note, seen)
 

@@ -121,6 +121,20 @@ def test_a_drop_that_was_replaced_breaks_the_dataset() -> None:
     assert found.expected != found.found
 
 
+def test_a_plain_file_may_gain_lines_but_not_change() -> None:
+    labels = Path("labels.csv")
+    labels.write_text("item,true\na,yes\n")
+    chains.train("base", [labels])
+    labels.write_text("item,true\na,yes\nb,no\n")
+    chain = traced("store/models/base")
+    assert chain.whole
+    assert [item.note for item in next(iter(chain.nodes.values())).inputs] == ["lines added since: 1"]
+    labels.write_text("item,true\na,no\nb,no\n")
+    assert only_break(traced("store/models/base")).file == "labels.csv"
+    labels.unlink()
+    assert only_break(traced("store/models/base")).problem == "is missing"
+
+
 def test_an_output_that_moved_is_found_by_its_id() -> None:
     old = record.read(Path("store/models/base")).id
     shutil.move("store/models/base", "store/champions/search/elsewhere")

@@ -162,7 +162,9 @@ def test_every_file_of_the_chain_is_covered_by_a_flip(promoted: Path, capsys: py
     assert call(capsys, "trace", "search")[0] == 0
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_any_flipped_byte_is_named(data: st.DataObject, promoted: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = [f for f in chain_files() if f.suffix in (".json", ".jsonl", ".pbtxt")]  # where a flip can still be read
