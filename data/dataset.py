@@ -32,6 +32,7 @@ from data.dataset_rows import (
     to_table,
 )
 from data.images import in_threads
+from data.landings import STATISTICS, landings, warnings
 from data.lookalikes import Looks, lookalikes, looks
 from data.params import UserError, section
 from data.statistics import check_dataset, drift, statistics, summary
@@ -84,19 +85,23 @@ def build(args: argparse.Namespace) -> None:
         pq.write_table(to_table(products.rows), run.out / "products.parquet", compression="zstd")
         pq.write_table(held_back_table(products.held_back), run.out / "held_back.parquet", compression="zstd")
         write_images(run, drops, products.rows, run.out / "images.parquet")
-        report(run, products, near, params)
+        report(run, drops, products, near, params)
 
 
-def report(run: stage.Run, made: Products, near: Mapping[str, list[str]], params: DatasetConfig) -> None:
+def report(
+    run: stage.Run, drops: list[Drop], made: Products, near: Mapping[str, list[str]], params: DatasetConfig
+) -> None:
     """Statistics, checks and pictures of a finished dataset, into the record and beside it."""
     products = made.rows
     found = statistics(products) | {
         "drift": drift(products), "replaced_rows": made.replaced, "withdrawn_products": made.withdrawn,
-        "held_back_rows": len(made.held_back),
+        "held_back_rows": len(made.held_back), "landings": landings(drop.folder for drop in drops),
     }  # fmt: skip
-    (run.out / "statistics.json").write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (run.out / STATISTICS).write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     run.summary(**summary(found))
     run.table("splits", found["splits"])
+    if warned := warnings(found["landings"]):
+        run.table("warnings of the landings", warned)
     if found["drift"]:
         run.table("drift of the last drop", found["drift"])
     shares = {"val": params.val_share, "test": params.test_share}

@@ -175,7 +175,8 @@ def _counts(finding: Finding, result: dict[str, Any], table: pa.Table) -> dict[s
     """The numbers of a result that speak of the whole table."""
     total, wrong = len(table), finding.count
     derived = finding.rule.column == ODD_TEXT or "column_list" in finding.rule.arguments  # null says: nothing wrong
-    missing = 0 if derived else table[finding.rule.column].null_count
+    of_nulls = finding.rule.expectation == "ExpectColumnValuesToNotBeNull"  # then they are the offending rows
+    missing = 0 if derived or of_nulls else table[finding.rule.column].null_count
     share = 100 * wrong / max(total - missing, 1)
     counts = {
         "element_count": total, "unexpected_count": wrong, "unexpected_percent": share,

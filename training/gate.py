@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data import record, stage
+from data.landings import of_dataset
 from data.params import UserError, section
 from training import verdict_page
 from training.benchmarks import of_endpoint
@@ -143,7 +144,7 @@ def _facts(
         "champion_kind": opponent.kind, "champion_record": opponent.model_record,
         "suites_record": suites.id,
         "suites": {item["path"]: item["hash"] for item in suites.outputs if item["path"].endswith(".parquet")},
-        "sentence": f"Against {whom}, {method} {judgement.reason}.",
+        "sentence": f"Against {whom}, {method} {judgement.reason}.", "landings": of_dataset(DATASET),
     }  # fmt: skip
 
 

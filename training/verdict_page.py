@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from data.landings import warnings
 from data.reports import csv_field, markdown_cell
 from training.benchmarks import BENCHMARKS
 from training.outcomes import Question, cells, column
@@ -138,9 +139,20 @@ def markdown(judgement: Judgement, found: Sequence[Change], facts: dict[str, Any
         "All of them: [changed_sides.csv](changed_sides.csv).",
         *(["![Examples](changed.png)"] if found else []),
         f"## What was compared\n\n{_table(_facts_rows(facts))}",
+        *_data_text(facts["landings"]),
         f"## The rule\n\n{_rule(config)}",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _data_text(found: Sequence[dict[str, Any]]) -> list[str]:
+    """What validation said of the data, which the model saw as it is: refused rows are not in it, warned ones are."""
+    if not found:
+        return []
+    rows, refused = (sum(drop[key] for drop in found) for key in ("rows", "quarantined"))
+    said = f"{len(found)} landed drop(s), {rows:,} rows, of which {refused:,} were refused."
+    told = warnings(found)
+    return [f"## Warnings about the data\n\n{said}", *([_table(told)] if told else [])]
 
 
 def comparison_rows(judgement: Judgement) -> list[dict[str, Any]]:
