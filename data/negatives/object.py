@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from data.negatives.edits import Draft, Source, replace, uniforms
 from data.negatives.ontology import Kind
-from data.negatives.vocabulary import Level, Vocabulary
+from data.negatives.vocabulary import Choice, Level, Vocabulary
 
 # Near articles make the harder negatives: half of the draws stay in the sub category.
 _LEVELS: tuple[Level, ...] = ("sub_category", "sub_category", "master_category", "all")
@@ -23,10 +23,14 @@ def drafts(source: Source, vocabulary: Vocabulary, kind: Kind, tries: int) -> It
         return
     beside = source.reading.words[slot.first - 1].text if source.caption_kind == "title" and slot.first else None
     threshold, *places = uniforms(source, kind, 1 + tries)
+    choices: dict[Level, Choice | None] = {}
     for place in places:
-        level, within = divmod(place * len(_LEVELS), 1.0)  # one number chooses the level and the word in it
-        pool = vocabulary.article_pool(source.product, source.caption_kind, slot.term, _LEVELS[int(level)], beside)
-        choice = pool.choice(slot.term)
+        number, within = divmod(place * len(_LEVELS), 1.0)  # one number chooses the level and the word in it
+        level = _LEVELS[int(number)]
+        if level not in choices:
+            pool = vocabulary.article_pool(source.product, source.caption_kind, slot.term, level, beside)
+            choices[level] = pool.choice(slot.term)
+        choice = choices[level]
         if choice is None:
             yield "no_alternative"
             continue

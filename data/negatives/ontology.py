@@ -9,6 +9,7 @@ Everything here is data; no rule looks at spelling.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 
 from data.negatives.words import (
@@ -213,7 +214,11 @@ def is_any(kind: Kind, values: Iterable[str]) -> bool:
 
 def compatible(kind: Kind, one: Iterable[str], other: Iterable[str]) -> bool:
     """Whether some value of `one` and some value of `other` could describe the same product. Symmetric."""
-    one, other = set(one), set(other)
+    return _compatible(kind, frozenset(one), frozenset(other))
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _compatible(kind: Kind, one: frozenset[str], other: frozenset[str]) -> bool:
     if kind in _EXCLUDED:
         return any(second not in _EXCLUDED[kind][first] for first in one for second in other)
     if is_any(kind, one) or is_any(kind, other):

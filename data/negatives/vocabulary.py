@@ -77,6 +77,7 @@ class Vocabulary:
     def __init__(self, products: Iterable[Product], lexicon: Lexicon) -> None:
         self._lexicon = lexicon
         self._counts: dict[Context, Counter[Term]] = defaultdict(Counter)
+        self._totals: Counter[Context] = Counter()
         self._beside: dict[Term, set[str]] = defaultdict(set)
         self._pools: dict[tuple[object, ...], Pool] = {}
         self._asked: dict[tuple[object, ...], Pool] = {}
@@ -90,6 +91,7 @@ class Vocabulary:
             for level in LEVELS:
                 for context in self._article_contexts(product, caption_kind, term, level):
                     self._counts[context][term] += 1
+                    self._totals[context] += 1
 
     def attribute_pool(self, product: Product, caption_kind: CaptionKind, term: Term) -> Pool:
         """The pool of a colour, wearer or usage: what products of the same article type are described by.
@@ -123,8 +125,7 @@ class Vocabulary:
         """The first context with enough mentions, or the last."""
         context: Context = ()
         for context in contexts:
-            counts = self._counts.get(context)
-            if counts and counts.total() >= ENOUGH:
+            if self._totals[context] >= ENOUGH:
                 break
         return context
 
@@ -148,6 +149,7 @@ class Vocabulary:
                 continue
             for context in _attribute_contexts(product, caption_kind, slot.term):
                 self._counts[context][slot.term] += 1
+                self._totals[context] += 1
         return uses
 
     def _article_contexts(
