@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import tarfile
@@ -20,6 +21,7 @@ from data import schema
 from data.drops import Drop, hash_drop, read_drop
 from data.images import ImageLimits
 from data.land import examine_pictures
+from data.mapping import CatalogMapping
 from data.params import UserError
 
 
@@ -252,3 +254,85 @@ def test_whatever_the_table_only_a_user_error(tmp_path: Path, table: str, where:
         assert len(read_drop(folder)) >= 1
     except UserError as error:
         assert "catalog" in str(error)  # noqa: PT017
+
+
+def write_tars(built: Built, folder: Path, change: Callable[[dict[str, object]], object] = lambda row: None) -> Path:
+    """The drop as two WebDataset tars whose keys both start at 000."""
+    folder.mkdir(parents=True)
+    for number, rows in enumerate((built.rows[:5], built.rows[5:])):
+        with tarfile.open(folder / f"part-{number}.tar", "w") as archive:
+            for key, row in enumerate(rows):
+                told: dict[str, object] = {name: value for name, value in row.items() if name != "image"}
+                change(told)
+                members = {".json": json.dumps(told).encode(), ".JPG": built.images[row["image"]], ".cls": b"7"}
+                for suffix, data in members.items():
+                    member = tarfile.TarInfo(f"./shop/{key:03d}{suffix}")
+                    member.size = len(data)
+                    archive.addfile(member, io.BytesIO(data))
+    return folder
+
+
+def test_webdataset_tars_are_a_whole_drop(built: Built, tmp_path: Path) -> None:
+    plain = read_drop(built.write(tmp_path / "plain"))
+    drop = read_drop(write_tars(built, tmp_path / "drop"))
+    assert {n: drop.table.columns[n] for n in schema.NAMES} == {n: plain.table.columns[n] for n in schema.NAMES}
+    assert pictures_of(drop) == list(built.images.values())
+    assert (drop.table.lines.tolist(), drop.where(4)) == (list(range(1, 13)), "drop/part-0.tar line 5")
+    assert (drop.where(5), drop.table.name) == ("drop/part-1.tar line 1", "drop/part-0.tar and 1 more")
+
+
+def test_a_webdataset_sample_is_called_by_its_key(built: Built, tmp_path: Path) -> None:
+    drop = read_drop(write_tars(built, tmp_path / "drop", lambda row: row.pop("id")))
+    assert drop.table.columns["id"][:6] == ["000", "001", "002", "003", "004", "000"]
+    assert pictures_of(drop) == list(built.images.values())
+
+
+@pytest.mark.parametrize(("data", "words"), [
+    (b"[1]", ["part-9.tar:shop/x.json", "not a JSON object"]), (b'{"id', ["part-9.tar:shop/x.json", "not valid JSON"]),
+    (b'{"gender": 3}', ["part-9.tar:shop/x.json", "`gender`", "expected text"]),
+])  # fmt: skip
+def test_a_broken_sample_is_named(built: Built, tmp_path: Path, data: bytes, words: list[str]) -> None:
+    folder = write_tars(built, tmp_path / "drop")
+    with tarfile.open(folder / "part-9.tar", "w") as archive:
+        member = tarfile.TarInfo("shop/x.json")
+        member.size = len(data)
+        archive.addfile(member, io.BytesIO(data))
+    message = refusal(folder)
+    assert [word for word in words if word not in message] == []
+
+
+def test_a_table_may_come_in_parquet_parts(built: Built, tmp_path: Path) -> None:
+    """As data sets are published: `part-0.parquet`, `part-1.parquet`, each with rows and pictures."""
+    (tmp_path / "drop").mkdir()
+    rows = [row | {"image": built.images[row["image"]]} for row in built.rows]
+    for number, part in enumerate((rows[:7], rows[7:])):
+        pq.write_table(pa.Table.from_pylist(part), tmp_path / "drop" / f"part-{number}.parquet")
+    drop = read_drop(tmp_path / "drop")
+    assert drop.table.columns["id"] == [row["id"] for row in built.rows]
+    assert pictures_of(drop) == list(built.images.values())
+    assert drop.where(7) == "drop/part-1.parquet line 1"
+    pq.write_table(pa.table({"id": ["1"], "title": ["A"], "image": [b"x"]}), tmp_path / "drop" / "other.parquet")
+    assert "more than one table" in refusal(tmp_path / "drop")
+
+
+def test_a_mapping_reads_another_catalog(tmp_path: Path) -> None:
+    """What the mapping names, converts, fills and leaves out; a mapping that is given counts, not the drop's own."""
+    folder = tmp_path / "drop"
+    (folder / "images").mkdir(parents=True)
+    (folder / "t.csv").write_text("sku,name,kind,gone\n7,Red_Apple,Fruit,\n8,Milk,Dairy,\n9,,,yes\n", encoding="utf-8")
+    (folder / "images" / "7.jpg").write_bytes(jpeg(7))
+    (folder / "mapping.yaml").write_text(
+        "catalog: grocery\ncolumns: {title: name, article_type: kind, withdrawn: gone}\nconstants: {usage: Food}\n"
+        "values: {article_type: {Fruit: Fruits}}\nspaces: {title: _}\nfilled: [title]\n"
+        'caption: "{article_type} for {usage}"\n',
+        encoding="utf-8",
+    )
+    drop = read_drop(folder)
+    columns = drop.table.columns
+    assert (drop.mapping.catalog, columns["id"], columns["title"]) == ("grocery", ["7", "8"], ["Red Apple", "Milk"])
+    assert (columns["article_type"], columns["usage"]) == (["Fruits", "Dairy"], ["Food", "Food"])
+    assert (columns["gender"], columns["derived_caption"]) == (["", ""], ["fruits for food", "dairy for food"])
+    assert drop.table.withdrawn["id"].to_pylist() == ["9"]
+    assert pictures_of(drop) == [jpeg(7), None]
+    given = CatalogMapping(columns={"title": "kind", "withdrawn": "gone"}, filled=())
+    assert read_drop(folder, given).table.columns["title"] == ["Fruit", "Dairy"]
