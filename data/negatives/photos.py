@@ -18,7 +18,7 @@ from data.images import in_threads
 from data.lookalikes import Looks, lookalikes, looks
 
 PAPER = 10.0  # a cell this close to the background (0-255, largest channel) shows nothing
-LEAST = 0.05  # share of cells that a product covers; two pictures that show less look like nothing, nor like each other
+LEAST = 0.05  # share of cells that a product covers; two pictures that show less do not look like each other
 BATCH = 512  # pictures decoded at a time
 
 
@@ -46,7 +46,7 @@ class Photos:
         return [key, *self._same.get(key, ())]
 
     def distances(self, key: str, others: Sequence[str]) -> np.ndarray:
-        """float (K,): mean difference (0-255) of the photo `key` to each other; infinite where one is missing or blank."""
+        """float (K,): mean difference (0-255) of the photo `key` to each other; infinite where one is absent or blank."""
         found = np.full(len(others), np.inf)
         known = [n for n, other in enumerate(others) if other in self._places]
         if key not in self._places or not known:
