@@ -27,7 +27,8 @@ _STYLE = """
 :root { color-scheme: light dark; font: 18px/1.5 system-ui, sans-serif; }
 body { margin: 0 auto; max-width: 62rem; padding: 1.5rem; }
 header { display: flex; gap: 1rem; align-items: center; } progress { flex: 1; height: .8rem; }
-main { display: grid; grid-template-columns: minmax(12rem, 20rem) 1fr; gap: 2rem; margin-top: 1.5rem; align-items: start; }
+main { display: grid; grid-template-columns: minmax(12rem, 20rem) 1fr; gap: 2rem; margin-top: 1.5rem;
+  align-items: start; }
 @media (max-width: 44rem) { main { grid-template-columns: 1fr; } }
 img { width: 100%; background: #fff; border: 1px solid #8884; border-radius: .4rem; }
 blockquote { margin: .2rem 0 1.4rem; font-size: 1.25rem; overflow-wrap: anywhere; }

@@ -46,7 +46,7 @@ class Photos:
         return [key, *self._same.get(key, ())]
 
     def distances(self, key: str, others: Sequence[str]) -> np.ndarray:
-        """float (K,): mean difference (0-255) of the photo `key` to each other; infinite where one is absent or blank."""
+        """float (K,): mean difference (0-255) of the photo `key` to each other; infinite if one is absent or blank."""
         found = np.full(len(others), np.inf)
         known = [n for n, other in enumerate(others) if other in self._places]
         if key not in self._places or not known:
