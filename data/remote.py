@@ -12,7 +12,8 @@ import fcntl
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,13 +21,13 @@ from typing import Any
 from data import stage
 from data.drop_images import is_safe
 from data.drops import is_hidden
-from data.images import in_threads
 from data.mapping import CatalogMapping
 from data.params import UserError, canonical, canonical_hash, strict
 from data.record import write_atomically
 
 FETCHED, REMEMBERED = Path("runs/fetch"), Path("runs/remote")
 THREADS = 8  # files fetched at a time
+QUEUED = 4096  # files waiting for their turn
 PART = ".part"
 LISTING = "listing.json"
 # How the protocols of fsspec tell one version of a file from the next, the surest first.
@@ -213,11 +214,17 @@ def _fetch(listing: Listing, folder: Path) -> None:
 
     files = listing.files
     stage.log(f"[land] {listing.url}: {len(files):,} files, {sum(file.size for file in files) / 1e6:,.1f} MB")
-    fetched = sum(stage.progress(in_threads(one, files, THREADS), total=len(files), what="files", label="fetch"))
+    fetched = sum(stage.progress(_side_by_side(one, files), total=len(files), what="files", label="fetch"))
     again = list_drop(listing.url, RemoteLimits(max_file_bytes=1 << 62, max_bytes=1 << 62, max_files=1 << 62))
     if again.fingerprint != listing.fingerprint:
         raise UserError(f"{listing.url}: changed while it was fetched; land the drop again when it has fully arrived.")
     stage.log(f"[land] {listing.url}: {fetched / 1e6:,.1f} MB fetched")
+
+
+def _side_by_side(fetch_one: Callable[[RemoteFile], int], files: Sequence[RemoteFile]) -> Iterator[int]:
+    with ThreadPoolExecutor(THREADS) as pool:
+        for start in range(0, len(files), QUEUED):
+            yield from pool.map(fetch_one, files[start : start + QUEUED])
 
 
 @contextlib.contextmanager
