@@ -19,20 +19,21 @@ from typing import Any, TypeVar
 
 import yaml
 
-from data.reports import visible
+from data.reports import shortened, visible
 
 T = TypeVar("T")
 PARAMS = Path("params.yaml")
+LONGEST = 3_000  # characters of a message
 
 
 class UserError(Exception):
     """Bad input, said in one sentence that names the file, row or field, and the cure. Shown without a traceback.
 
-    It may quote the input, so what would drive a terminal or hide in the sentence is spelled out.
+    It may quote the input, so what would drive a terminal or hide in the sentence is spelled out, and little of it.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(visible(message))
+        super().__init__(visible(shortened(message, LONGEST)))
 
 
 class _Yaml12(yaml.SafeLoader):

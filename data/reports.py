@@ -34,6 +34,11 @@ def quoted(text: str, limit: int = SHOWN) -> str:
     return shown if len(text) <= limit else f"{shown}… and {len(text) - limit:,} more characters"
 
 
+def shortened(text: str, limit: int) -> str:
+    """`text`, its middle left out where it is longer than `limit`: the beginning says what, the end the cure."""
+    return text if len(text) <= limit else f"{text[: limit * 3 // 4]} … {text[-(limit // 4) :]}"
+
+
 def csv_field(value: object) -> str:
     """A field of a csv file that a spreadsheet shows and never runs: text that would be a formula begins with `'`.
 

@@ -77,6 +77,13 @@ def test_a_megabyte_is_quoted_in_part() -> None:
     assert quoted("short") == "short"
 
 
+def test_a_message_keeps_its_beginning_and_its_cure() -> None:
+    message = str(UserError(f"x.yaml: found {'y' * 100_000!r}; write a mapping."))
+    assert len(message) < 3_100
+    assert message.startswith("x.yaml: found 'y")
+    assert message.endswith("y'; write a mapping.")
+
+
 def test_messages_drive_no_terminal() -> None:
     assert str(UserError("x\x1b[2J\u202e.jpg: not found")) == "x\\u001b[2J\\u202e.jpg: not found"
 
