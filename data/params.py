@@ -33,7 +33,7 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(visible(shortened(message, LONGEST)))
+        super().__init__(shortened(visible(message), LONGEST))
 
 
 class _Yaml12(yaml.SafeLoader):

@@ -17,7 +17,7 @@ from data.land import examine_pictures
 from data.params import UserError
 
 LIMITS = ImageLimits(max_bytes=1_000_000, max_pixels=250_000)
-LONGEST = 12_000  # characters of a message: that of a `UserError`, each of them spelled out at worst
+LONGEST = 4_000  # characters of a message: a path or two, a header, a value
 
 
 def attempt(folder: Path, out: Path) -> str:
