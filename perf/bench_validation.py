@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import csv
 import time
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from data import expectations, schema
-from data.expectations import Picture, Thresholds
+from data.expectations import Picture, Rule, Thresholds
 from data.gx import Suite
 from data.land import picture_table
 from perf.bench import ROOT, Row, paired, speed_row
@@ -36,7 +35,7 @@ def rows(size: int) -> pa.Table:
     pick = pa.array(rng.integers(0, len(source), size))
     table = {name: pa.array([row[spelled] for row in source]).take(pick) for name, spelled in names.items()}
     plant = {
-        "id": lambda spoiled: np.char.add("", [f"{n:07d}" for n in spoiled // 2]),
+        "id": lambda spoiled: [f"{n:07d}" for n in spoiled // 2],
         "gender": lambda spoiled: np.full(len(spoiled), ""),
         "base_colour": lambda spoiled: np.full(len(spoiled), "Zebra"),
         "title": lambda spoiled: np.full(len(spoiled), "x" * 400),
@@ -68,7 +67,8 @@ def run(smoke: bool) -> list[Row]:
     every = expectations.rules(Thresholds())
     found = []
     for what, rules, floor in (
-        (f"{len(RULES)} stock rules", [rule for rule in every if rule.name in RULES], 6.0),
+        # below a million rows the fixed cost of Great Expectations decides, which both sides pay
+        (f"{len(RULES)} stock rules", [rule for rule in every if rule.name in RULES], None if smoke else 6.0),
         (f"all {len(every)} rules", every, None),
     ):
         found.append(_against_default(what, rules, table, size, floor, smoke))
@@ -80,7 +80,7 @@ def run(smoke: bool) -> list[Row]:
     return [*found[:-1], Row(**{**vars(row), "check": row.check + note})]
 
 
-def _against_default(what: str, rules: list[Any], table: pa.Table, size: int, floor: float | None, smoke: bool) -> Row:
+def _against_default(what: str, rules: list[Rule], table: pa.Table, size: int, floor: float | None, smoke: bool) -> Row:
     whole = table.select(sorted({name for rule in rules for name in rule.looks_at})).to_pandas()
     suite, peer = Suite("ours", rules), Suite("default", rules)
     mine = {finding.rule.name: finding.count for finding in suite.run(table)}
