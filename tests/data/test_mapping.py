@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_drops import ROOT, STARTER
 
@@ -165,6 +165,7 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
         mapping_of(tmp_path)
 
 
+@settings(deadline=None)
 @given(text=st.text(max_size=200))
 def test_any_text_is_a_mapping_or_one_refusal(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.getbasetemp() / FILE
