@@ -15,6 +15,7 @@ from data import stage
 from data.params import UserError
 from training.outcomes import outcome_table
 from training.studies import STUDIES, __main__, load, report
+from training.studies import runs as runs_of_studies
 from training.studies.study import Study, analyse
 
 OUTCOMES = {("a", 0): [1, 0, 0, 0], ("a", 1): [1, 1, 0, 0], ("b", 0): [1, 1, 1, 0], ("b", 1): [1, 1, 0, 0]}
@@ -78,7 +79,7 @@ def test_other_items_are_no_pair() -> None:
 def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the records that a study's runs are bound to."""
     monkeypatch.chdir(tmp_path)
-    for folder in __main__.INPUTS:
+    for folder in runs_of_studies.INPUTS:
         with stage.run(folder.name, kind="x", command="x", out=folder, inputs=[], parameters={}, force=True) as run:
             (run.out / "x").write_text(folder.name)
     Path("training/studies").mkdir(parents=True)

@@ -84,9 +84,10 @@ def outcomes_path(study: Study, run: Run) -> Path:
 
 
 def binding(study: Study, run: Run) -> str:
-    """Hash of what decides a run's outcomes: its code files, the arm, the seed and the records of the inputs."""
+    """Hash of what decides a run's outcomes: its code files, the arm, the seed, its data and the inputs' records."""
     own = [Path(f"training/studies/{study.name}.py"), *map(Path, study.code)]
     files = [file for path in own for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
     code = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    data = [record.hash_file(path) if path.is_file() else None for path in study.data]
     inputs = [record.read(folder).id for folder in INPUTS if folder.is_dir()]
-    return canonical_hash({"study": study.name, "run": run, "code": code, "inputs": inputs})
+    return canonical_hash({"study": study.name, "run": run, "code": code, "data": data, "inputs": inputs})
