@@ -108,13 +108,13 @@ def row_by_row(logits: Tensor) -> Tensor:
     return torch.tensor([int(torch.multinomial(row, 1).item()) for row in weights])
 
 
-def encoder() -> DualEncoder:
-    """A vision transformer of six layers and MiniLM's shape, random weights, MiniLM's words."""
+def encoder(text_layers: int = 6) -> DualEncoder:
+    """A vision transformer of six layers and a BERT of MiniLM's shape, random weights, MiniLM's words."""
     torch.manual_seed(0)
     text, _, tokenizer = weights.text_tower(TextWeights())
     image = TowerSpec(kind="vit", arch="random", shape=VIT, mean=(127.0,) * 3, std=(64.0,) * 3)
     size = (GRID[0] * PATCH, GRID[1] * PATCH)
-    text = dataclasses.replace(text, shape={**text.shape, "pool": "cls"})
+    text = dataclasses.replace(text, shape={**text.shape, "pool": "cls", "num_hidden_layers": text_layers})
     made = DualEncoder(
         EncoderConfig(image_size=size, embed_dim=256, max_tokens=32, image=image, text=text), tokenizer
     )  # fmt: skip

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.fused.fusion import CrossAttention, Fusion, MlmHead
+from training.fused.fusion import CrossAttention, Fusion, MlmHead, places, put
+from training.fused.multimodal import Multimodal
 from training.towers import BertLayer, padding_bias
 
 WIDTH, HEADS, SOURCE = 32, 4, 24
@@ -91,3 +92,18 @@ def test_language_model_head_is_tied_and_local() -> None:
     torch.testing.assert_close(head(tokens[2:4], words.weight), logits[2:4])
     logits.sum().backward()
     assert words.weight.grad is not None
+
+
+def test_the_last_layer_gives_the_wanted_places_and_no_others() -> None:
+    x, source = sequences()
+    layers = [noisy(BertLayer(WIDTH, HEADS, 64, 1e-12)) for _ in range(2)]
+    blocks = noisy(Multimodal(layers, SOURCE, 1e-12))  # type: ignore[arg-type]
+    bias = padding_bias(torch.tensor([[1, 1, 1, 1, 0], [1] * 5, [1, 1, 0, 0, 0]]), x.dtype)
+    wanted = torch.tensor([[0, 0, 1, 1, 0], [0, 0, 0, 0, 1], [0, 0, 0, 0, 0]]).bool()
+    with torch.no_grad():
+        whole, _ = blocks(x, bias, blocks.project(source))
+        at = places(wanted)
+        some, _ = blocks(x, bias, blocks.project(source), at=at)
+    assert some.shape == (3, 3, WIDTH)
+    assert at.tolist() == [[0, 2, 3], [0, 4, 1], [0, 1, 2]]
+    torch.testing.assert_close(put(some, at, 5), put(whole.gather(1, at[:, :, None].expand(-1, -1, WIDTH)), at, 5))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +14,11 @@ import pytest
 
 from data import stage
 from data.params import UserError
+from tests.training.jobs import worker
 from training.outcomes import outcome_table
 from training.studies import STUDIES, __main__, load, report
+from training.studies import runs as made
+from training.studies.processes import in_processes
 from training.studies.study import Study, analyse
 
 OUTCOMES = {("a", 0): [1, 0, 0, 0], ("a", 1): [1, 1, 0, 0], ("b", 0): [1, 1, 1, 0], ("b", 1): [1, 1, 0, 0]}
@@ -78,7 +82,7 @@ def test_other_items_are_no_pair() -> None:
 def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the records that a study's runs are bound to."""
     monkeypatch.chdir(tmp_path)
-    for folder in __main__.INPUTS:
+    for folder in made.INPUTS:
         with stage.run(folder.name, kind="x", command="x", out=folder, inputs=[], parameters={}, force=True) as run:
             (run.out / "x").write_text(folder.name)
     Path("training/studies").mkdir(parents=True)
@@ -100,13 +104,14 @@ def test_a_stopped_study_goes_on_and_a_change_of_code_starts_over(
         return table(OUTCOMES[arm, seed])
 
     monkeypatch.setattr(__main__, "STUDIES", ("toy",))
-    monkeypatch.setattr(__main__, "load", lambda name: study(run))
-    assert __main__.main([]) == 130
+    for module in (__main__, made):
+        monkeypatch.setattr(module, "load", lambda name: study(run))
+    assert __main__.main(["--jobs", "1"]) == 130
     assert "finished runs are kept" in capsys.readouterr().err
     assert not Path("docs/studies/toy.md").exists()
-    assert __main__.main([]) == 0
+    assert __main__.main(["--jobs", "1"]) == 0
     assert done == [("a", 0), ("b", 0), ("a", 1), ("stopped", 0), ("b", 1)]
-    assert __main__.main([]) == 0
+    assert __main__.main(["--jobs", "1"]) == 0
     assert len(done) == 5
     page = Path("docs/studies/toy.md").read_text()
     assert "| b | 62.5<br>+25.0 (" in page
@@ -118,8 +123,17 @@ def test_a_stopped_study_goes_on_and_a_change_of_code_starts_over(
     assert "| a | 37.5 |" in readme
     assert "old" not in readme
     Path("training/studies/toy.py").write_text("# two\n")
-    assert __main__.main([]) == 0
+    assert __main__.main(["--jobs", "1"]) == 0
     assert len(done) == 9
+
+
+def test_processes_give_every_result_and_end_together() -> None:
+    jobs = [("one", 0.0), ("two", 0.0), ("three", 0.0)]
+    assert sorted(in_processes(worker, jobs, 2)) == sorted((job, job[0].upper()) for job in jobs)
+    begun = time.monotonic()
+    with pytest.raises(UserError, match="a bad job"):
+        list(in_processes(worker, [("long", 600.0), ("bad", 0.0), ("long", 600.0)], 2))
+    assert time.monotonic() - begun < 300
 
 
 def test_missing_inputs_and_unknown_studies(

@@ -268,7 +268,7 @@ def test_texts_in_length_groups_give_the_same_features() -> None:
     tokens = some(made)["caption"]
     trunk = made.encoder.text.trunk
     whole = trunk.contextual(trunk.look_up(tokens.ids), tokens.mask)
-    found = read_texts(trunk, tokens)
+    found = read_texts(trunk, trunk.look_up(tokens.ids), tokens.mask)
     torch.testing.assert_close(found[tokens.mask.bool()], whole[tokens.mask.bool()], atol=1e-6, rtol=1e-5)
     widths: list[int] = []
     in_buckets(tokens.mask, lambda rows, width: widths.append(width) or tokens.ids[rows, :width].float())

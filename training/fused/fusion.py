@@ -85,7 +85,7 @@ class Fusion(nn.Module):
         return Fused(x, logits, probabilities)
 
 
-def attend_at(layer: Any, x: Tensor, bias: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+def attend_at(layer: Any, x: Tensor, bias: Tensor | float, at: Tensor) -> tuple[Tensor, Tensor]:
     """`BertLayer.attend` with queries at the places `at` (B, K) only: (B, K, W) and (B, heads, K, L)."""
     batch, length, width = x.shape
     asking = x.gather(1, at[:, :, None].expand(-1, -1, width))
@@ -96,6 +96,24 @@ def attend_at(layer: Any, x: Tensor, bias: Tensor, at: Tensor) -> tuple[Tensor, 
     probabilities = ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + bias).softmax(-1)
     mixed = (probabilities.to(v.dtype) @ v).transpose(1, 2).reshape(batch, -1, width)
     return layer.norm1(asking + layer.out(mixed)), probabilities
+
+
+def places(wanted: Tensor) -> Tensor:
+    """The first place and those set in `wanted` (R, L), as (R, K): rows with fewer are filled up with others.
+
+    No place stands twice in a row. The fillers are the row's first: in a row of l words, the first l entries are
+    places below l.
+    """
+    rank = wanted.clone().byte()
+    rank[:, 0] = 2
+    most = int(rank.clamp_max(1).sum(1).max())
+    return rank.argsort(dim=1, descending=True, stable=True)[:, :most]
+
+
+def put(tokens: Tensor, at: Tensor, length: int) -> Tensor:
+    """Tokens (R, K, D) at the places `at` (R, K) of (R, `length`, D), which is 0 elsewhere."""
+    whole = tokens.new_zeros(len(tokens), length, tokens.shape[2])
+    return whole.scatter(1, at[:, :, None].expand_as(tokens), tokens)
 
 
 class MlmHead(nn.Module):

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from training import distributed
 from training.distributed import Outputs
-from training.fused.fusion import Fusion, initialise
+from training.fused.fusion import Fusion, attend_at, initialise, places, put
 from training.fused.grouping import Negatives
-from training.task import Tokens
 from training.towers import BertLayer, BertTrunk, padding_bias
 
 MimTarget = Literal["feature", "pixel", "dvae"]
@@ -36,13 +35,19 @@ class Multimodal(nn.Module):
         return self.fusion.project(source)
 
     def forward(
-        self, x: Tensor, bias: Tensor | float, projected: Sequence[Tensor], source_bias: Tensor | None = None
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Features (B, L, W), and of every layer the cross-attention logits (B, heads, L, M) before any bias."""
+        self, x: Tensor, bias: Tensor | float, projected: Sequence[Tensor], source_bias: Tensor | None = None,
+        at: Tensor | None = None,
+    ) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
+        """Features (B, L, W), and of every layer the cross-attention logits (B, heads, L, M) before any bias.
+
+        `at` (B, K): the places that are wanted, K in place of L; the last layer computes no others.
+        """
         found = []
         crosses: Any = self.fusion.crosses
         for layer, cross, pair in zip(self.layers, crosses, projected, strict=True):
-            x, logits = cross.attend(layer.attend(x, bias)[0], pair, source_bias)
+            last = layer is self.layers[-1]
+            x = (layer.attend(x, bias) if at is None or not last else attend_at(layer, x, bias, at))[0]
+            x, logits = cross.attend(x, pair, source_bias)
             x = layer.feed(x)
             found.append(logits)
         return x, found
@@ -62,13 +67,27 @@ def in_buckets(mask: Tensor, run: Callable[[Tensor, int], Tensor]) -> Tensor:
     return torch.cat(parts)[order.argsort()]
 
 
-def read_texts(text: BertTrunk, tokens: Tokens) -> Tensor:
-    """E_t's token features (B, L, W), zeros past the longest text of each length group."""
+def read_texts(text: BertTrunk, words: Tensor, mask: Tensor) -> Tensor:
+    """E_t's token features (B, L, W) of word embeddings, zeros past the longest text of each length group.
 
-    def run(rows: Tensor, width: int) -> Tensor:
-        return text.contextual(text.look_up(tokens.ids[rows, :width]), tokens.mask[rows, :width])
+    Words are looked up once for all groups and passes: the gradient of each look-up is as large as the vocabulary.
+    """
+    return in_buckets(mask, lambda rows, width: text.contextual(words[rows, :width], mask[rows, :width]))
 
-    return in_buckets(tokens.mask, run)
+
+def word_logits(
+    text: BertTrunk, fusion: Multimodal, head: nn.Module, v: Tensor, words: Tensor, mask: Tensor, chosen: Tensor
+) -> Tensor:  # fmt: skip
+    """Logits float32 (M, V) of the `chosen` (B, L) positions of E_f(E_t(words), v): the head runs nowhere else."""
+    projected, at = fusion.project(v), places(chosen)
+
+    def fuse(rows: Tensor, width: int) -> Tensor:
+        w = text.contextual(words[rows, :width], mask[rows, :width])
+        here, pairs = at[rows, :width], [pair[rows] for pair in projected]
+        return put(fusion(w, padding_bias(mask[rows, :width], w.dtype), pairs, at=here)[0], here, width)
+
+    logits: Tensor = head(in_buckets(mask, fuse)[chosen], text.words.weight)
+    return logits.float()
 
 
 def match_loss(
@@ -93,7 +112,9 @@ def match_loss(
         """[CLS] of the fused pairs (R, 1, W); an image's keys and values were made once for all its pairs."""
         words = outputs["words"][text_of[chosen], :width]
         pairs = [pair[image_of[chosen]] for pair in projected]
-        return fusion(words, padding_bias(mask[chosen, :width], words.dtype), pairs)[0][:, :1]
+        return fusion(
+            words, padding_bias(mask[chosen, :width], words.dtype), pairs, at=chosen.new_zeros(len(chosen), 1)
+        )[0]
 
     logits = head(in_buckets(mask, fuse)[:, 0]).float()
     loss = F.cross_entropy(logits, labels, reduction="none") * counts
@@ -120,8 +141,10 @@ class MimDecoder(nn.Module):
 
     def forward(self, tokens: Tensor, words: Tensor, mask: Tensor, chosen: Tensor) -> Tensor:
         """Image tokens (B, N + 1, W), text features (B, L, S) with mask, chosen (B, N) with K each: (B K, outputs)."""
-        found, _ = self.blocks(tokens, 0.0, self.blocks.project(words), padding_bias(mask, words.dtype))
-        return self.out(found[:, 1:][chosen])
+        wanted = F.pad(chosen, (1, 0))
+        at = places(wanted)
+        found, _ = self.blocks(tokens, 0.0, self.blocks.project(words), padding_bias(mask, words.dtype), at)
+        return self.out(put(found, at, tokens.shape[1])[wanted])
 
 
 def mim_outputs(kind: MimTarget, width: int, patch: int, codes: int) -> int:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from training.fused.fusion import places, put
 from training.task import BUCKETS
 from training.towers import padding_bias
 
@@ -74,24 +75,6 @@ def read_patches(parts: Parts, v: Tensor, words: Tensor, mask: Tensor, wanted: T
     bias = padding_bias(mask, x.dtype)
     projected = fusion.project(trunk.embed(words))
     return put(fusion(trunk.layers, x, nothing, projected, bias, at).tokens, at, v.shape[1])
-
-
-def places(wanted: Tensor) -> Tensor:
-    """The first place and those set in `wanted` (R, L), as (R, K): rows with fewer are filled up with others.
-
-    No place stands twice in a row. The fillers are the row's first: in a row of l words, the first l entries are
-    places below l.
-    """
-    rank = wanted.clone().byte()
-    rank[:, 0] = 2
-    most = int(rank.clamp_max(1).sum(1).max())
-    return rank.argsort(dim=1, descending=True, stable=True)[:, :most]
-
-
-def put(tokens: Tensor, at: Tensor, length: int) -> Tensor:
-    """Tokens (R, K, D) at the places `at` (R, K) of (R, `length`, D), which is 0 elsewhere."""
-    whole = tokens.new_zeros(len(tokens), length, tokens.shape[2])
-    return whole.scatter(1, at[:, :, None].expand_as(tokens), tokens)
 
 
 def buckets(mask: Tensor) -> tuple[Tensor, list[int]]:

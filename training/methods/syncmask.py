@@ -17,7 +17,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +43,7 @@ from training.fused.multimodal import (
     normalised_features,
     normalised_pixels,
     read_texts,
+    word_logits,
 )
 from training.fused.pretrained import Towers, fit_heads, own_towers
 from training.fused.product_itc import grit_itc, momentum_itc, product_targets
@@ -233,10 +234,14 @@ class SyncMask(Task):
         with self.autocast():
             below = trunk.lower(trunk.embed(pixels), shared)
             v = trunk.run(below, shared)
-            w = read_texts(text, tokens)
         taught = self._teach(batch, below if shared else None, shared)
         masks = self._masks(taught.maps, batch, step)
-        mlm, count = self._mlm(v, masks.words, batch, step)
+        ids, labels = self._hide(tokens, masks.words, batch, step)
+        words, hidden_words = text.look_up(torch.cat([tokens.ids, ids])).chunk(2)
+        with self.autocast():
+            w = read_texts(text, words, tokens.mask)
+            logits = word_logits(text, self.fusion, self.mlm, v, hidden_words, tokens.mask, masks.words)
+        mlm, count = self._mlm(logits, ids, labels, masks.words, batch)
         return {
             "image": self.encoder.project_image(v[:, 0].float()),
             "text": self.encoder.project_text(text.pool(w, tokens.mask).float()),
@@ -295,7 +300,7 @@ class SyncMask(Task):
         tokens = batch["caption"]
         with self.autocast():
             v = image.trunk.tokens(batch["image"]) if below is None else image.trunk.run(below, shared)
-            w = read_texts(text.trunk, tokens)
+            w = read_texts(text.trunk, text.trunk.look_up(tokens.ids), tokens.mask)
             projected = fusion.project(v)
 
             def look(rows: Tensor, width: int) -> Tensor:
@@ -327,36 +332,23 @@ class SyncMask(Task):
             self.draw(batch, step, WORDS, longest)[:, :length],  # the same whatever the length
         )  # fmt: skip
 
-    def _mlm(self, v: Tensor, chosen: Tensor, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
-        """Σ CE over M_w of E_f(E_t(T̂), E_v(I)), and how many tokens that is, of each row (b,)."""
-        tokens: Tokens = batch["caption"]
+    def _hide(self, tokens: Tokens, chosen: Tensor, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
+        """T̂ and its labels, (b, L) each."""
         chance = self.draw(batch, step, REPLACE, self.encoder.config.max_tokens, 2)[:, : chosen.shape[1]]
-        ids, labels = replace_tokens(tokens.ids, chosen, chance, self.words.mask_id, self.words.size)
-        hidden = Tokens(ids, tokens.mask)
-        logits = self._word_logits(self.encoder.text.trunk, self.fusion, self.mlm, v, hidden, chosen)
+        return replace_tokens(tokens.ids, chosen, chance, self.words.mask_id, self.words.size)
+
+    def _mlm(self, logits: Tensor, ids: Tensor, labels: Tensor, chosen: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Σ CE over M_w of E_f(E_t(T̂), E_v(I)), and how many tokens that is, of each row (b,)."""
         loss = F.cross_entropy(logits, labels[chosen], reduction="none")
         if share := self.config.distill:
-            with torch.no_grad():
-                image, text, fusion, head = (self.teacher.parts[k] for k in ("image", "text", "fusion", "mlm"))
-                known = image.trunk.tokens(batch["image"])
-                target = self._word_logits(text.trunk, fusion, head, known, hidden, chosen).softmax(1)
+            image, text, fusion, head = (self.teacher.parts[k] for k in ("image", "text", "fusion", "mlm"))
+            with torch.no_grad(), self.autocast():
+                known, mask = image.trunk.tokens(batch["image"]), batch["caption"].mask
+                taught = word_logits(text.trunk, fusion, head, known, text.trunk.look_up(ids), mask, chosen)
+                target = taught.softmax(1)
             loss = (1 - share) * loss - share * (target * logits.log_softmax(1)).sum(1)
         rows = chosen.nonzero()[:, 0]
         return loss.new_zeros(len(chosen)).index_add(0, rows, loss), chosen.sum(1).float()
-
-    def _word_logits(
-        self, text: Any, fusion: Any, head: nn.Module, v: Tensor, tokens: Tokens, chosen: Tensor
-    ) -> Tensor:  # fmt: skip
-        """Logits float32 (M, V) of the chosen positions of E_f(E_t(tokens), v): the head runs nowhere else."""
-        with self.autocast():
-            projected = fusion.project(v)
-
-            def fuse(rows: Tensor, width: int) -> Tensor:
-                ids, mask = tokens.ids[rows, :width], tokens.mask[rows, :width]
-                w = text.contextual(text.look_up(ids), mask)
-                return fusion(w, padding_bias(mask, w.dtype), [pair[rows] for pair in projected])[0]
-
-            return head(in_buckets(tokens.mask, fuse)[chosen], text.words.weight).float()
 
     def _mim(self, w: Tensor, chosen: Tensor, batch: Batch, taught: Tensor) -> Tensor:
         """Mean loss of each row's masked patches (b,): masked image, unmasked text."""

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 
 from data import stage
 from data.params import UserError
 from training.studies import STUDIES, load, report
-from training.studies.runs import INPUTS, finished, in_parallel, runs_of
+from training.studies.runs import INPUTS, finished, perform_all, runs_of
 from training.studies.study import analyse
 
 
@@ -27,6 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time (default: one per core)")
     parser.add_argument("--report", action="store_true", help="run nothing, only write the pages")
     args = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         go(args.studies or list(STUDIES), args.report, max(1, args.jobs))
     except UserError as error:
@@ -51,7 +53,7 @@ def go(names: list[str], only_report: bool, jobs: int = 1) -> None:
         todo = [(study.name, run) for study in chosen for run in runs_of(study) if finished(study, run) is None]
         left = sum(load(name).seconds for name, _ in todo)
         stage.log(f"[studies] {len(todo)} runs to do, about {left / 60:.0f} minutes on two quiet cores")
-        in_parallel(todo, jobs)
+        perform_all(todo, jobs)
     for study in chosen:
         tables = {run: finished(study, run) for run in runs_of(study)}
         whole = {run: table for run, table in tables.items() if table is not None}

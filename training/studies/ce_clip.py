@@ -85,7 +85,7 @@ def train(arm: str, seed: int, encoder: DualEncoder) -> DualEncoder:
     method, settings = METHOD[arm]
     config = settings_of(method, seed)
     task: Task = METHODS[method](METHODS[method].Config(**settings), encoder)
-    name = "study ce_clip"
+    name = f"study ce_clip {arm} {seed}"
     source = task.source(config, name)
     assert isinstance(source, Source)
     source.texts.features = text_features(source.texts)
@@ -221,6 +221,7 @@ STUDY = Study(
     ),
     code=("training/methods/clip.py", "training/methods/negclip.py", "training/methods/ce_clip.py",
           "training/neighbours_source.py", "training/losses.py", "training/texts.py", "training/sampling.py"),
+    data=(NLVR / "nlvr-dev.jsonl.gz", NLVR / "nlvr-dev.parquet"),
     note=(
         "Only the projection heads learn; both trunks are frozen in every arm, and published gains come from whole "
         "towers. CE-CLIP trains on catalog edits like the suite's, NegCLIP on swaps: `negclip catalog` has CE-CLIP's "

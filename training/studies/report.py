@@ -10,6 +10,7 @@ from typing import Any
 from data.params import UserError
 from data.record import write_atomically
 from training.plots import BAD, GOOD, PLAIN, Line, intervals
+from training.studies.findings import FINDINGS
 from training.studies.study import Study
 
 DOCS, README = Path("docs/studies"), Path("README.md")
@@ -36,7 +37,8 @@ def page(study: Study, found: dict[str, Any]) -> str:
     parts = [
         f"# {study.title}", f"Claim: {study.claim}", arms, f"Seeds {seeds}; made by `python -m training.studies "
         f"{study.name}`. Percent of test items; intervals resample product families.", headline(study, found),
-        study.note, f"![differences]({study.name}.png)", "## Every paired difference", every,
+        FINDINGS.get(study.name, ""), study.note, f"![differences]({study.name}.png)",
+        "## Every paired difference", every,
     ]  # fmt: skip
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -86,9 +88,10 @@ def write_readme(studies: Sequence[Study], readme: Path = README) -> None:
         path = DOCS / f"{study.name}.json"
         if path.is_file():
             found = json.loads(path.read_text(encoding="utf-8"))
-            blocks.append(f"**[{study.title}]({DOCS}/{study.name}.md)** {study.claim}\n\n{headline(study, found)}")
+            said = f"**[{study.title}]({DOCS}/{study.name}.md)** {study.claim}"
+            blocks += [said, headline(study, found), FINDINGS.get(study.name, "")]
     before, after = text.split(BEGIN)[0], text.split(END)[1]
-    write_atomically(readme, f"{before}{BEGIN}\n\n" + "\n\n".join(blocks) + f"\n\n{END}{after}")
+    write_atomically(readme, f"{before}{BEGIN}\n\n" + "\n\n".join(filter(None, blocks)) + f"\n\n{END}{after}")
 
 
 def _key(row: dict[str, Any]) -> tuple[str, str, str]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
-import signal
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,11 +15,13 @@ from data import record, stage
 from data.params import canonical_hash
 from training.outcomes import SCHEMA
 from training.studies import load
+from training.studies.processes import in_processes
 from training.studies.study import Run, Study
 
 RUNS = Path("runs/studies")
 INPUTS = tuple(Path("store") / name for name in ("dataset", "negatives", "corpus", "suites", "models/base"))
 BINDING = b"binding"
+Job = tuple[str, Run]  # study, run
 
 
 def runs_of(study: Study) -> list[Run]:
@@ -29,31 +29,21 @@ def runs_of(study: Study) -> list[Run]:
     return [(arm, seed) for seed in study.seeds for arm in study.arms]
 
 
-def in_parallel(todo: list[tuple[str, Run]], jobs: int) -> None:
-    """Perform runs in processes of one thread each: two runs side by side are sooner done than one on two threads.
+def perform_all(todo: Sequence[Job], jobs: int) -> None:
+    """Perform runs, `jobs` at a time in processes of one thread each, and say after each how long is left.
 
-    The first failure stops what has not begun, and is raised; what runs at that moment is finished and kept.
+    Two runs side by side are sooner done than one on two threads. The first failure, or Ctrl-C, ends all of them; what
+    they were in the middle of is made again.
     """
     begun, done, whole = time.monotonic(), 0.0, sum(load(name).seconds for name, _ in todo)
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _quiet_end) as pool:
-        futures = {pool.submit(perform, name, run): (name, run) for name, run in todo}
-        try:
-            for count, future in enumerate(as_completed(futures), 1):
-                name, (arm, seed) = futures[future]
-                done += load(name).seconds
-                left = (time.monotonic() - begun) / done * (whole - done) / 60
-                stage.log(
-                    f"[studies] {count} of {len(todo)}: {name}, {arm}, seed {seed} in {future.result():.0f} s; "
-                    f"about {left:.0f} minutes left"
-                )
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _quiet_end() -> None:
-    """A worker ends at once and without a word at Ctrl-C; the parent says what is kept."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    made = ((job, perform(*job)) for job in todo) if jobs == 1 else in_processes(perform, todo, jobs)
+    for count, ((name, (arm, seed)), seconds) in enumerate(made, 1):
+        done += load(name).seconds
+        left = (time.monotonic() - begun) / done * (whole - done) / 60
+        stage.log(
+            f"[studies] {count} of {len(todo)}: {name}, {arm}, seed {seed} in {seconds:.0f} s; "
+            f"about {left:.0f} minutes left"
+        )
 
 
 def perform(name: str, run: Run) -> float:
@@ -84,9 +74,10 @@ def outcomes_path(study: Study, run: Run) -> Path:
 
 
 def binding(study: Study, run: Run) -> str:
-    """Hash of what decides a run's outcomes: its code files, the arm, the seed and the records of the inputs."""
+    """Hash of what decides a run's outcomes: its code files, the arm, the seed, its data and the inputs' records."""
     own = [Path(f"training/studies/{study.name}.py"), *map(Path, study.code)]
     files = [file for path in own for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
     code = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    data = [record.hash_file(path) if path.is_file() else None for path in study.data]
     inputs = [record.read(folder).id for folder in INPUTS if folder.is_dir()]
-    return canonical_hash({"study": study.name, "run": run, "code": code, "inputs": inputs})
+    return canonical_hash({"study": study.name, "run": run, "code": code, "data": data, "inputs": inputs})

@@ -91,7 +91,7 @@ def run(arm: str, seed: int) -> pa.Table:
     products = part(load_products(DATASET, "train"), int(share.rstrip("%")))
     pictures = Pixels(task.encoder, DATASET, products.image_keys, config.crop)
     source = Budget(products, task.encoder, pictures, config, task.needs)
-    name = "study simla"
+    name = f"study simla {arm} {seed}"
     binding = canonical_hash({"arm": arm, "trainer": config, "settings": settings})
     trainer.fit(task, source, config, name=name, binding=binding)
     checkpoint.clear(trainer.RUNS / name)

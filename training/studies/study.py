@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ class Study:
         seconds: about how long a run takes on two cores.
         headline: (benchmark, metric, slice) of the numbers that the README and the plot show.
         code: files and folders besides the study's own that its outcomes depend on; a change makes its runs anew.
+        data: files besides the inputs of all studies, of which some may be missing here; likewise.
         note: what a reader must know to weigh the numbers.
     """
 
@@ -45,6 +47,7 @@ class Study:
     seeds: tuple[int, ...] = (0, 1, 2)
     against: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     code: tuple[str, ...] = ()
+    data: tuple[Path, ...] = ()
     note: str = ""
 
     def rivals(self, arm: str) -> tuple[str, ...]:

@@ -77,7 +77,7 @@ def run(arm: str, seed: int) -> pa.Table:
     products = third(load_products(DATASET, "train"))
     pictures = Pixels(task.encoder, DATASET, products.image_keys, config.crop)
     source = task.attach(GroupedSource(products, task.encoder, pictures, config, task.needs))
-    name = f"study {NAME}"
+    name = f"study {NAME} {arm} {seed}"
     binding = canonical_hash({"arm": arm, "trainer": config, "settings": task.config})
     trainer.fit(task, source, config, name=name, binding=binding)
     checkpoint.clear(trainer.RUNS / name)

@@ -46,7 +46,7 @@ MUTANTS: list[tuple[str, str, str, str]] = [
      "self.norm(words.add_(self.positions.weight[: words.shape[1]]))",
      f"{T}::test_position_embeddings_are_added_out_of_place"),
     # what is left out of the last layer: [CLS] must not be, nor may a place stand for another
-    (STREAM, "rank[:, 0] = 2", "pass", f"{T}::test_what_is_not_wanted_is_left_out_and_nothing_else_changes"),
+    (FUSION, "rank[:, 0] = 2", "pass", f"{T}::test_what_is_not_wanted_is_left_out_and_nothing_else_changes"),
     (FUSION, "asking = x.gather(1, at[:, :, None].expand(-1, -1, width))", "asking = x[:, : at.shape[1]]",
      f"{T}::test_what_is_not_wanted_is_left_out_and_nothing_else_changes"),
     (METHOD, "maskable = caption.mask.bool() & (caption.ids != self.cls_id)", "maskable = caption.mask.bool()",

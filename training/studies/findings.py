@@ -1,0 +1,33 @@
+"""What the studies found, in words: whether the claim held here, and the best explanation that the numbers support.
+
+Apart from the studies themselves, so that a word does not make their runs anew; the numbers are on the pages.
+"""
+
+from __future__ import annotations
+
+FINDINGS = {
+    "ce_clip": (
+        "Held in part. CE-CLIP beats NegCLIP on the compositional suite and by far on naming the article, but not "
+        "plain fine-tuning, and it shows no loss of zero-shot ability; if anything retrieval pays, by an amount "
+        "that these items do not resolve from nothing. NegCLIP is worse than plain fine-tuning. Most of that goes "
+        "away with catalog edits in place of its swaps (`negclip catalog`): a title with two words swapped is "
+        "mostly no title any more, so telling it apart teaches word order, which no question of the suite asks for. "
+        "The suite leaves little room: the base is right in nine of ten. NLVR does not tell the arms apart."
+    ),
+    "cma_clip": (
+        "Held against either modality alone, not against concatenation, which is as accurate and has the better "
+        "recall at 90 % precision. Attention between words and patches brings little, the gate next to nothing on "
+        "clean data. Where photos are wrong the gate is worth two to three points over fixed halves, and no more "
+        "than concatenation. Where titles are wrong every arm that reads them falls below the photo alone: a gate "
+        "sees content, and a wrong title looks like any other. Training with such titles mends most of that, for "
+        "concatenation as well. One photo and a title of six words leave little to align; the paper's texts are "
+        "long."
+    ),
+    "lincir": (
+        "Held against Pic2Word, the sum of embeddings and either part alone; the noise did not. Without it every "
+        "seed is better, and what it costs is colour, gender and occasion, not the article: noise of that size "
+        "drowns the small directions in which this encoder keeps attributes. Its gap between texts and pictures is "
+        "narrow already, for both heads were trained on these products. By kind of wish, the pseudo word wins where "
+        "the article or the gender changes; a plain sum is better where only the colour or the occasion does."
+    ),
+}
