@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow studies perf perf-smoke check up clean
+.PHONY: help setup demo test slow fuzz studies perf perf-smoke check up clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 16
@@ -20,6 +20,11 @@ test: setup  ## style, types, import directions, then every test (under 20 minut
 
 slow: setup  ## the tests left out of `make test` because they take long
 	@$(BIN)/python -m pytest -m slow
+
+fuzz: setup  ## ten minutes of each fuzzer over drop reading
+	@FUZZ_SECONDS=600 $(BIN)/python -m pytest -s tests/fuzz -k any_drop
+	@mkdir -p runs/fuzz
+	@$(BIN)/python tests/fuzz/atheris_drops.py runs/fuzz tests/fuzz/corpus -max_total_time=600 -rss_limit_mb=3000 -artifact_prefix=runs/fuzz/
 
 studies: setup  ## do the methods do what their papers claim? (hours; interrupt and resume at will)
 	@$(BIN)/fittingroom land data/starter/drop-1

@@ -26,7 +26,7 @@ STARTER = Path("data/starter/drop-1")
 LANDING = stages.LANDING_ASSET
 PRODUCTION = "production"
 ACTS = "acts on the outside world"  # their code version: DVC does not judge whether such an act is out of date
-DROP_COLUMNS = ("drop_id", "name", "rows", "accepted", "quarantined")
+DROP_COLUMNS = ("drop_id", "name", "catalog", "rows", "accepted", "quarantined", "withdrawn")
 Reporter = Callable[[], reports.Report]
 Content = tuple[str, Mapping[str, str], Reporter]
 
@@ -35,7 +35,7 @@ class LandConfig(dg.Config):
     """The form of the launch pad."""
 
     paths: list[str] = Field(
-        default=[], description=f"Drop folders. Empty: every folder in {INBOX}, or the starter's first drop if none."
+        default=[], description=f"Drop folders or URLs. Empty: every folder in {INBOX}, or the starter's first drop if none."
     )
     force: bool = Field(default=False, description="Validate and land again even what has landed before.")
 
@@ -149,7 +149,7 @@ def _landing_report(graph: stages.Graph, declared: Sequence[str]) -> reports.Rep
     found.sort(key=lambda report: (report.get("landed") or 0, _begun(graph.root, drops / report["drop_id"])))
     folder = drops / found[-1]["drop_id"]
     last = record.read(folder)
-    rows = [{key: report[key] for key in DROP_COLUMNS} for report in found]
+    rows = [{key: report.get(key) for key in DROP_COLUMNS} for report in found]
     metadata = {
         "drops": len(found), "accepted rows": sum(report["accepted"] for report in found),
         "landed": render.table(rows), **render.metadata(folder, last, record.run_facts(last.id, graph.root)),

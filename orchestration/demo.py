@@ -117,6 +117,7 @@ def _summary(
             f"live     [bold]{ENDPOINT}[/] version {live['live_version']} on Triton: "
             f"{live['method']}, model record {live['model_record'][:12]}"
         )
+        console.print(f"         what stands behind it: fittingroom trace {ENDPOINT}")
     for question, answer in answers:
         console.print(f"[bold]{question}[/]")
         for hit in answer.hits:

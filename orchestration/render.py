@@ -31,6 +31,7 @@ def metadata(folder: Path, record: Record, facts: Mapping[str, Any]) -> dict[str
     if docs.is_file():
         link = dg.MetadataValue.url(f"{served}/{folder.name}/{docs.name}") if served else None
         shown["data docs"] = link or dg.MetadataValue.path(str(docs))
+    shown |= {page.stem: dg.MetadataValue.path(str(page)) for page in sorted(folder.glob("*.html"))}
     shown |= {f"run: {name}": value(facts[name]) for name in SHOWN_FACTS if facts.get(name) is not None}
     return shown
 
