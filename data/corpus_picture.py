@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.pictures import FAINT, LINE
+from data.pictures import FAINT, plain_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +32,7 @@ def draw_corpus(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         keywords.text(count, place, f" {count:,}", va="center", fontsize=8, color=FAINT)
     keywords.set_ylim(len(top) - 0.4, -0.6)
     keywords.set_xticks([])
-    _plain(keywords, f"the {FREQUENT} most frequent keyword spans")
+    plain_axis(keywords, f"the {FREQUENT} most frequent keyword spans")
     figure.suptitle(f"{len(rows):,} captions", fontsize=15, x=0.01, ha="left")
     figure.savefig(path, dpi=100, metadata={"Software": None})
 
@@ -40,12 +40,4 @@ def draw_corpus(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 def _histogram(axis: Axes, values: Iterable[int], title: str) -> None:
     counts = Counter(values)
     axis.bar(list(counts), list(counts.values()), color=BAR)
-    _plain(axis, title)
-
-
-def _plain(axis: Axes, title: str) -> None:
-    axis.set_title(title, loc="left", fontsize=11)
-    axis.tick_params(length=0, labelsize=9)
-    for side in ("top", "right", "bottom", "left"):
-        axis.spines[side].set_color(LINE)
-        axis.spines[side].set_visible(side in ("left", "bottom"))
+    plain_axis(axis, title)

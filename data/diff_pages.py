@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.pictures import FAINT, INK, LINE
+from data.pictures import FAINT, INK, LINE, plain_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,7 +84,7 @@ def _draw_shifts(axis: Axes, shifts: Sequence[Row]) -> None:
     for place, row in enumerate(shifts):
         axis.plot([row["chance"]] * 2, [place - 0.42, place + 0.42], color=INK, linewidth=1.6)
     axis.set_ylim(len(names) - 0.4, -0.6)
-    _plain(axis, "distance (total variation); the stroke is what chance reaches")
+    plain_axis(axis, "distance (total variation); the stroke is what chance reaches")
 
 
 def _draw_changes(axis: Axes, changes: Sequence[tuple[str, float]], title: str) -> None:
@@ -96,15 +96,7 @@ def _draw_changes(axis: Axes, changes: Sequence[tuple[str, float]], title: str) 
     axis.set_ylim(max(len(changes), 1) - 0.4, -0.6)
     if not changes:
         axis.text(0.5, 0.5, "nothing beyond chance", transform=axis.transAxes, ha="center", color=FAINT)
-    _plain(axis, title)
-
-
-def _plain(axis: Axes, title: str) -> None:
-    axis.set_title(title, loc="left", fontsize=11)
-    axis.tick_params(length=0, labelsize=9)
-    for side in ("top", "right", "bottom", "left"):
-        axis.spines[side].set_color(LINE)
-        axis.spines[side].set_visible(side in ("left", "bottom"))
+    plain_axis(axis, title)
 
 
 def _words(words: Sequence[Row]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,6 +13,9 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageDraw, ImageFont
 
 from data.images import decode_rgb
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Colour = str
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -114,3 +118,12 @@ def _wrap(pen: ImageDraw.ImageDraw, line: Line, face: Font, width: int) -> list[
     if len(rows) > line.lines:
         rows = [*rows[: line.lines - 1], f"{rows[line.lines - 1]} …"]
     return rows
+
+
+def plain_axis(axis: Axes, title: str) -> None:
+    """Title at the left, thin lines at the left and below, no ticks."""
+    axis.set_title(title, loc="left", fontsize=11)
+    axis.tick_params(length=0, labelsize=9)
+    for side in ("top", "right", "bottom", "left"):
+        axis.spines[side].set_color(LINE)
+        axis.spines[side].set_visible(side in ("left", "bottom"))
