@@ -10,6 +10,7 @@ from typing import Literal
 from data.negatives.lexicon import Lexicon, Mention, seed
 from data.negatives.ontology import COLUMN, Kind, compatible, overlap
 from data.negatives.tagger import confirmed
+from data.schema import CATALOG
 from data.text import Token, clean, tokens
 
 CaptionKind = Literal["title", "derived"]
@@ -31,12 +32,13 @@ class Product:
     season: str | None
     sub_category: str | None
     master_category: str | None
+    catalog: str = CATALOG
 
     @classmethod
     def of(cls, row: Mapping[str, object]) -> Product:
         """From a row of `products.parquet`."""
         values = {kind: row[column] for kind, column in COLUMN.items()}
-        others = ("row_id", "group", "title", "derived_caption", "sub_category", "master_category")
+        others = ("row_id", "group", "title", "derived_caption", "sub_category", "master_category", "catalog")
         return cls(**values, **{name: row[name] for name in others})  # type: ignore[arg-type]
 
     def caption(self, kind: CaptionKind) -> str | None:

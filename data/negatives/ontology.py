@@ -124,12 +124,26 @@ Nail Polish, Nail Essentials
 Footballs, Basketballs
 """
 # What other catalogs call things, in lower case, and the article types that may be meant.
+_OVER = ("Jackets", "Rain Jacket", "Blazers", "Sweaters", "Sweatshirts", "Waistcoat", "Shrug")
+_LONG = ("Tops", "Tshirts", "Shirts", "Sweaters", "Sweatshirts", "Innerwear Vests")
+_SUIT = ("Tops", "Tshirts", "Rompers", "Jumpsuit", "Innerwear Vests", "Swimwear")
 OTHER_NAMES = {
-    "polo": ("Tshirts", "Shirts"), "blouse": ("Tops", "Shirts"), "body": ("Tops", "Tshirts", "Rompers", "Jumpsuit"),
-    "longsleeve": ("Tops", "Tshirts", "Shirts", "Sweaters", "Sweatshirts"), "hat": ("Caps",),
-    "outwear": ("Jackets", "Rain Jacket", "Blazers", "Sweaters", "Sweatshirts", "Waistcoat", "Shrug"),
+    "polo": ("Tops", "Tshirts", "Shirts"),
+    "polo shirt": ("Tops", "Tshirts", "Shirts"),
+    "blouse": ("Tops", "Shirts"),
+    "shirt": ("Tops", "Tshirts"),
+    "body": _SUIT,
+    "bodysuit": _SUIT,
+    "longsleeve": _LONG,
+    "long-sleeve top": _LONG,
+    "hat": ("Caps",),
+    "hoodie": ("Sweatshirts", "Jackets", "Tops"),
+    "outwear": _OVER,
+    "outerwear": _OVER,
     "undershirt": ("Innerwear Vests", "Camisoles", "Tshirts", "Tops"),
-}  # fmt: skip
+    "pants": ("Trousers", "Jeans", "Track Pants", "Lounge Pants", "Leggings", "Capris"),
+    "shoes": ("Casual Shoes", "Sports Shoes", "Formal Shoes", "Heels", "Flats", "Booties", "Sandals"),
+}
 _GENDER_FAMILIES = """
 Men, Boys
 Women, Girls

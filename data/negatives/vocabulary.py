@@ -1,9 +1,9 @@
 """Replacement words with the frequencies of the training captions, drawn so that a blind reader cannot tell.
 
-A pool holds the terms that fill one slot of training captions in one context (the colours of titles of Tshirts; the
-plural article words of men's casual products in topwear), weighted by how often they do. Let π be the pool's
-distribution and A(v) the terms that are certainly false where v is true. A draw proposes w from π restricted to A(v)
-and accepts it with probability
+A pool holds the terms that fill one slot of a catalog's training captions in one context (the colours of titles of
+Tshirts; the plural article words of men's casual products in topwear), weighted by how often they do. Let π be the
+pool's distribution and A(v) the terms that are certainly false where v is true. A draw proposes w from π restricted to
+A(v) and accepts it with probability
 
     min(1, π(A(v)) / π(A(w)))                                    (Metropolis-Hastings)
 
@@ -98,7 +98,8 @@ class Vocabulary:
 
         Colours of rare article types come from their sub category's pool, or a wider one still.
         """
-        asked = (caption_kind, term.kind, term.form, product.article, product.sub_category, product.master_category)
+        places = (product.catalog, product.article, product.sub_category, product.master_category)
+        asked = (caption_kind, term.kind, term.form, *places)
         pool = self._asked.get(asked)
         if pool is None:
             context = self._widened(_attribute_contexts(product, caption_kind, term))
@@ -114,7 +115,7 @@ class Vocabulary:
         Where such products are few, their colour does not count, then their usage. In titles only words that training
         titles use together with the word `beside` the slot: a "Dial T-shirt" would give itself away.
         """
-        asked = (caption_kind, term, level, product.gender, product.colour, product.usage, beside)
+        asked = (caption_kind, term, level, product.catalog, product.gender, product.colour, product.usage, beside)
         pool = self._asked.get(asked)
         if pool is None:
             context = self._widened(self._article_contexts(product, caption_kind, term, level))
@@ -156,25 +157,25 @@ class Vocabulary:
         self, product: Product, caption_kind: CaptionKind, term: Term, level: Level
     ) -> Iterator[Context]:
         """From the narrowest context to the widest."""
-        sub, master = self._home.get(term, (None, None))
+        sub, master = self._home.get((product.catalog, term), (None, None))
         place = {"sub_category": sub, "master_category": master, "all": None}[level]
         for usage, colour in ((product.usage, product.colour), (product.usage, "any"), ("any", "any")):
-            yield (caption_kind, "article", term.form, level, place, product.gender, usage, colour)
+            yield (product.catalog, caption_kind, "article", term.form, level, place, product.gender, usage, colour)
 
 
-def _homes(uses: Iterable[Use]) -> dict[Term, tuple[str | None, str | None]]:
-    """Where an article word belongs: the sub and master category it is most often used for in training."""
-    counts: dict[Term, Counter[tuple[str | None, str | None]]] = defaultdict(Counter)
+def _homes(uses: Iterable[Use]) -> dict[tuple[str, Term], tuple[str | None, str | None]]:
+    """Where a catalog's article word belongs: the sub and master category it is most often used for in training."""
+    counts: dict[tuple[str, Term], Counter[tuple[str | None, str | None]]] = defaultdict(Counter)
     for _, term, product in uses:
-        counts[term][product.sub_category, product.master_category] += 1
-    return {term: min(found.items(), key=lambda item: (-item[1], str(item[0])))[0] for term, found in counts.items()}
+        counts[product.catalog, term][product.sub_category, product.master_category] += 1
+    return {key: min(found.items(), key=lambda item: (-item[1], str(item[0])))[0] for key, found in counts.items()}
 
 
 def _attribute_contexts(product: Product, caption_kind: CaptionKind, term: Term) -> Iterator[Context]:
     """From the narrowest context of a slot to the widest: a colour is at home in the whole department, but who wears a
     thing, and when, is known only of its own article type (no saree for men)."""
     for level in _HOMES.get(term.kind, ("article",)):
-        yield (caption_kind, term.kind, term.form, level, getattr(product, level))
+        yield (product.catalog, caption_kind, term.kind, term.form, level, getattr(product, level))
 
 
 _HOMES = {

@@ -64,3 +64,16 @@ def test_rows_without_any_attribute_are_read() -> None:
                           "usage"))  # fmt: skip
     table = [product(row_id="r0", title=None, **bare, derived_caption=None), product(row_id="r1", title="x", **bare)]
     assert generate(make_generator(table, 17, 4), map(Product.of, table), 4).num_rows == 0
+
+
+def test_words_stay_in_their_catalog() -> None:
+    """Beside each other in one dataset, a skirt never becomes a banana."""
+    table = [
+        {**row, "row_id": f"{name}{row['row_id']}", "group": first + row["group"], "catalog": name}
+        for first, (name, articles) in zip((0, 1000), (("food", FRUIT), ("wear", GARMENTS)), strict=True)
+        for row in rows(articles)
+    ]
+    found = generate(make_generator(table, 17, 4), map(Product.of, table), 4).to_pylist()
+    words = {"f": {name.lower() for name in FRUIT}, "w": {name.lower() for name in GARMENTS}}
+    assert {row["row_id"][0] for row in found} == {"f", "w"}
+    assert all(row["replacement"].removeprefix("an ") in words[row["row_id"][0]] for row in found)
