@@ -14,6 +14,15 @@ FINDINGS = {
         "mostly no title any more, so telling it apart teaches word order, which no question of the suite asks for. "
         "The suite leaves little room: the base is right in nine of ten. NLVR does not tell the arms apart."
     ),
+    "syncmask": (
+        "Did not hold here. Masks by the teacher's attention and random masks cannot be told apart, in retrieval or "
+        "in recognition, and the intervals leave room for about a point either way. Of the batches, semi-hard ones "
+        "are better than the nearest neighbours and than random ones only at naming the colour, by one to two "
+        "points; among this many comparisons the smaller of the two may be chance. The teacher that draws the masks "
+        "has learnt for a few hundred steps and hardly knows yet where a word is seen, a title of six words leaves "
+        "little to choose from, and with 64 pairs a batch the nearest neighbour is presumably seldom the same "
+        "product, which is what semi-hard guards against."
+    ),
     "cma_clip": (
         "Held against either modality alone, not against concatenation, which is as accurate and has the better "
         "recall at 90 % precision. Attention between words and patches brings little, the gate next to nothing on "
