@@ -27,10 +27,10 @@ FINDINGS = {
         "Did not hold here, except for masked patches, which give back about a point of recall on all three shares "
         "of the data. Matching neither helps nor hurts. Masked words, the level that brings most in the paper, cost "
         "six to nine points, and keywords one or two. Text role and fused role share their layers, and 180 steps "
-        "are the very beginning: the loss of words, far the largest and far from learnt, pulls the shared layers "
-        "away from what contrast has just begun to use. Nor do few data ask for more levels: every level costs "
-        "about the same on a tenth. At this length a tenth of the products, shown eleven times, teaches contrast "
-        "more than all of them shown once; what would come after more steps, these runs cannot say."
+        "are the very beginning: presumably the loss of words, far from learnt, pulls the shared layers away from "
+        "what contrast has just begun to use. Nor do few data ask for more levels: every level costs about the same "
+        "on a tenth. At this length a tenth of the products, shown eleven times, teaches contrast more than all of "
+        "them shown once; what would come after more steps, these runs cannot say."
     ),
     "cma_clip": (
         "Held against either modality alone, not against concatenation, which is as accurate and has the better "
