@@ -135,7 +135,9 @@ def run(smoke: bool) -> list[Row]:
         batches = [source.batches(step)[0] for step in range(rounds + 1)]
         source.close()
     found: list[dict[str, float]] = [{}, {}]
-    steps = [_step(task, rows, batches, found[side]) for side, task in enumerate(tasks)]
+    for task in tasks:
+        task.visual = Brightness(task.config.codes)
+    steps = [training_step(task, rows, batches, found[side]) for side, task in enumerate(tasks)]
     pairs = paired(steps[0], steps[1], rounds)
     kept = ("itc", "mlm", "mim", "psl")  # false pairs are drawn otherwise, so L_itm may differ
     ours, theirs = (sum(parts[name] for name in kept) for parts in found)
@@ -156,8 +158,10 @@ class Random:
         return torch.randint(0, 256, (len(positions), 3, *self.size), dtype=torch.uint8)
 
 
-def _step(task: Simla, rows: int, batches: list[Batch], found: dict[str, float]) -> Callable[[], None]:
-    task.visual = Brightness(task.config.codes)
+def training_step(
+    task: Any, rows: int, batches: list[Batch], found: dict[str, float]
+) -> Callable[[], None]:  # fmt: skip
+    """Whole optimiser steps of a fused method, one per call; `found` holds the parts of the last one's loss."""
     task.precision, task.rows, task.seed = torch.bfloat16, rows, 1
     optimiser = torch.optim.AdamW([p for p in task.parameters() if p.requires_grad], lr=1e-4, fused=True)
     steps = iter(range(len(batches)))

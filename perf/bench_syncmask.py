@@ -19,7 +19,7 @@ from torch import Tensor
 
 from perf import clips
 from perf.bench import Row, paired, speed_row, workspace
-from perf.bench_simla import Random, encoder
+from perf.bench_simla import Random, encoder, training_step
 from training.fused import grouped_source, multimodal
 from training.fused.multimodal import Multimodal
 from training.fused.pretrained import Towers
@@ -94,7 +94,7 @@ def run(smoke: bool) -> list[Row]:
         batches = [source.batches(step)[0] for step in range(rounds + 1)]
         source.close()
     found: list[dict[str, float]] = [{}, {}]
-    steps = [_step(task, rows, batches, found[side]) for side, task in enumerate(tasks)]
+    steps = [training_step(task, rows, batches, found[side]) for side, task in enumerate(tasks)]
     steps[1] = literally(steps[1])
     pairs = paired(steps[0], steps[1], rounds)
     ours, theirs = (parts["loss"] for parts in found)
@@ -123,21 +123,3 @@ def literally(step: Callable[[], None]) -> Callable[[], None]:
             step()
 
     return run
-
-
-def _step(task: SyncMask, rows: int, batches: list[Batch], found: dict[str, float]) -> Callable[[], None]:
-    task.precision, task.rows, task.seed = torch.bfloat16, rows, 1
-    optimiser = torch.optim.AdamW([p for p in task.parameters() if p.requires_grad], lr=1e-4, fused=True)
-    steps = iter(range(len(batches)))
-
-    def step() -> None:
-        number = next(steps)
-        task.before_step(number, 1.0)
-        parts = task.training_step(batches[number], number)
-        parts["loss"].backward()
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        task.after_step()
-        found.update({name: float(value.detach()) for name, value in parts.items()})
-
-    return step
