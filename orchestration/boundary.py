@@ -35,7 +35,8 @@ class LandConfig(dg.Config):
     """The form of the launch pad."""
 
     paths: list[str] = Field(
-        default=[], description=f"Drop folders or URLs. Empty: every folder in {INBOX}, or the starter's first drop if none."
+        default=[],
+        description=f"Drop folders or URLs. Empty: every folder in {INBOX}, or the starter's first drop if none.",
     )
     force: bool = Field(default=False, description="Validate and land again even what has landed before.")
 
