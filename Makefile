@@ -1,6 +1,8 @@
 # Every target sets up what is missing first; a set-up that is done costs well under a second.
 PYTHON ?= python3.11
 BIN := .venv/bin
+# One worker per core, a file of tests to each, and one thread for each worker: sharing cores costs far more than it gives.
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test slow fuzz studies perf perf-smoke check up clean
@@ -16,10 +18,10 @@ demo: setup  ## a real catalog drop all the way to answers from a promoted model
 
 test: setup  ## style, types, import directions, then every test (under 20 minutes)
 	@$(MAKE) --no-print-directory check
-	@$(BIN)/python -m pytest
+	@$(TESTS)
 
 slow: setup  ## the tests left out of `make test` because they take long
-	@$(BIN)/python -m pytest -m slow
+	@$(TESTS) -m slow
 
 fuzz: setup  ## ten minutes of each fuzzer over drop reading
 	@FUZZ_SECONDS=600 $(BIN)/python -m pytest -s tests/fuzz -k any_drop

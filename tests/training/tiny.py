@@ -109,6 +109,7 @@ def write_store(store: Path) -> None:
         products.append({
             "row_id": f"{i:016x}", "id": str(i), "title": title, "derived_caption": caption, "base_colour": colour,
             "article_type": article, "gender": gender, "season": ("summer", "winter")[i // 2 % 2], "usage": "casual",
+            "catalog": "tiny",
             "image_key": f"{i:032x}", "group": i, "split": split,
         })  # fmt: skip
         images.append({"image_key": f"{i:032x}", "jpeg": stream.getvalue(), "width": 12, "height": 16})
