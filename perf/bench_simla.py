@@ -3,7 +3,7 @@
 Literally means: pictures and masked pictures in passes of their own, likewise pairs, false pairs, masked captions and
 keywords, each with its own keys and values of the picture; captions padded to the batch's longest; logits of words at
 every position and of codes at every patch; false pairs drawn row by row; a teacher of new tensors [codezakh/SIMLA,
-models/simla/pretrain.py].
+models/simla/pretrain.py]. The batch is the published one of a device [configs/Pretrain.yaml].
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def encoder(text_layers: int = 6) -> DualEncoder:
 
 
 def run(smoke: bool) -> list[Row]:
-    rows, rounds = (16, 3) if smoke else (32, 5)
+    rows, rounds = (16, 3) if smoke else (64, 9)
     config = Simla.Config(queue=rows * 64, mask_patches=19, keywords=3)
     start = encoder()
     tasks = [kind(config, copy.deepcopy(start)).train() for kind in (Simla, Literal)]
@@ -131,7 +131,7 @@ def run(smoke: bool) -> list[Row]:
     tasks[1].teacher.load_state(tasks[0].teacher.state())
     settings = clips.trainer(batch=rows)
     with workspace():
-        source = Source(clips.products(512), start, Random(start.config.image_size), settings, Simla.needs)
+        source = Source(clips.products(1024), start, Random(start.config.image_size), settings, Simla.needs)
         batches = [source.batches(step)[0] for step in range(rounds + 1)]
         source.close()
     found: list[dict[str, float]] = [{}, {}]

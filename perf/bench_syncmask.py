@@ -3,7 +3,7 @@
 There is no published code. Literally means, as ALBEF's family is written: true pairs, false pictures and false texts in
 fused passes of their own, each with its own keys and values of the picture; every layer computes every position, though
 the last is read at [CLS] or at masked places only; word logits at every position; texts padded to the batch's longest;
-a teacher of new tensors [salesforce/ALBEF, models/model_pretrain.py].
+a teacher of new tensors [salesforce/ALBEF, models/model_pretrain.py]. The batch is GRIT-VLP's of a device.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def whole(
 
 
 def run(smoke: bool) -> list[Row]:
-    rows, rounds = (16, 3) if smoke else (32, 5)
+    rows, rounds = (16, 3) if smoke else (128, 6)
     config = SyncMask.Config(
         towers=Towers(text_layers=2 * LOWER), queue=rows * 64, fusion_layer=LOWER, batches="random", mim_layers=2
     )
@@ -88,7 +88,7 @@ def run(smoke: bool) -> list[Row]:
     settings = clips.trainer(batch=rows)
     with workspace():
         source = grouped_source.GroupedSource(
-            clips.products(512), start, Random(start.config.image_size), settings, SyncMask.needs
+            clips.products(1024), start, Random(start.config.image_size), settings, SyncMask.needs
         )
         source.group(None)
         batches = [source.batches(step)[0] for step in range(rounds + 1)]

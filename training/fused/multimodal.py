@@ -1,6 +1,7 @@
 """Transformer layers that read another modality, and on top of them image-text matching and masked image modelling.
 
-Sequence x (B, L, W), the other modality's (B, M, S); N patches, of which K per picture are masked.
+Sequence x (B, L, W), the other modality's (B, M, S); N patches, of which K per picture are masked. Rows are gathered by
+`index_select`: the gradient of `x[rows]` is written entry by entry on one core.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def in_buckets(mask: Tensor, run: Callable[[Tensor, int], Tensor]) -> Tensor:
     for rows in order.chunk(BUCKETS):
         made = run(rows, int(lengths[rows].max()))
         parts.append(F.pad(made, (0, 0) * (made.ndim - 2) + (0, mask.shape[1] - made.shape[1])))
-    return torch.cat(parts)[order.argsort()]
+    return torch.cat(parts).index_select(0, order.argsort())
 
 
 def read_texts(text: BertTrunk, words: Tensor, mask: Tensor) -> Tensor:
@@ -72,18 +73,20 @@ def read_texts(text: BertTrunk, words: Tensor, mask: Tensor) -> Tensor:
 
     Words are looked up once for all groups and passes: the gradient of each look-up is as large as the vocabulary.
     """
-    return in_buckets(mask, lambda rows, width: text.contextual(words[rows, :width], mask[rows, :width]))
+    return in_buckets(
+        mask, lambda rows, width: text.contextual(words[:, :width].index_select(0, rows), mask[rows, :width])
+    )  # fmt: skip
 
 
 def word_logits(
     text: BertTrunk, fusion: Multimodal, head: nn.Module, v: Tensor, words: Tensor, mask: Tensor, chosen: Tensor
 ) -> Tensor:  # fmt: skip
     """Logits float32 (M, V) of the `chosen` (B, L) positions of E_f(E_t(words), v): the head runs nowhere else."""
-    projected, at = fusion.project(v), places(chosen)
+    at = places(chosen)
 
     def fuse(rows: Tensor, width: int) -> Tensor:
-        w = text.contextual(words[rows, :width], mask[rows, :width])
-        here, pairs = at[rows, :width], [pair[rows] for pair in projected]
+        w = text.contextual(words[:, :width].index_select(0, rows), mask[rows, :width])
+        here, pairs = at[rows, :width], fusion.project(v.index_select(0, rows))
         return put(fusion(w, padding_bias(mask[rows, :width], w.dtype), pairs, at=here)[0], here, width)
 
     logits: Tensor = head(in_buckets(mask, fuse)[chosen], text.words.weight)
@@ -110,8 +113,8 @@ def match_loss(
 
     def fuse(chosen: Tensor, width: int) -> Tensor:
         """[CLS] of the fused pairs (R, 1, W); an image's keys and values were made once for all its pairs."""
-        words = outputs["words"][text_of[chosen], :width]
-        pairs = [pair[image_of[chosen]] for pair in projected]
+        words = outputs["words"][:, :width].index_select(0, text_of[chosen])
+        pairs = [pair.index_select(0, image_of[chosen]) for pair in projected]
         return fusion(
             words, padding_bias(mask[chosen, :width], words.dtype), pairs, at=chosen.new_zeros(len(chosen), 1)
         )[0]

@@ -27,8 +27,8 @@ def read_text(parts: Parts, words: Tensor, mask: Tensor) -> Tensor:
     trunk, made = parts["text"].trunk, []
     order, widths = buckets(mask)
     for rows, width in zip(order.chunk(BUCKETS), widths, strict=True):
-        made.append(trunk.encode(words[rows, :width], mask[rows, :width]))
-    return torch.cat(made)[order.argsort()]
+        made.append(trunk.encode(words[:, :width].index_select(0, rows), mask[rows, :width]))
+    return torch.cat(made).index_select(0, order.argsort())
 
 
 def read_words(
@@ -54,15 +54,15 @@ def read_words(
     at = places(torch.ones_like(mask) if wanted is None else wanted)
     tokens, attention = [], []
     for chunk, width in zip(order.chunk(BUCKETS), widths, strict=True):
-        x = trunk.embed(words[chunk, :width])
+        x = trunk.embed(words[:, :width].index_select(0, chunk))
         bias = padding_bias(mask[chunk, :width], x.dtype)
         pictures = chunk if rows is None else rows[chunk]
         here = at[chunk, :width]
-        fused = fusion(trunk.layers, x, bias, [pair[pictures] for pair in projected], at=here)
+        fused = fusion(trunk.layers, x, bias, [pair.index_select(0, pictures) for pair in projected], at=here)
         tokens.append(put(fused.tokens, here, length))
         attention.append(F.pad(fused.probabilities[:, :, 0].float(), (0, length - width)))
     back = order.argsort()
-    return torch.cat(tokens)[back], torch.cat(attention)[back]
+    return torch.cat(tokens).index_select(0, back), torch.cat(attention).index_select(0, back)
 
 
 def read_patches(parts: Parts, v: Tensor, words: Tensor, mask: Tensor, wanted: Tensor | None = None) -> Tensor:

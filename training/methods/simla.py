@@ -320,16 +320,16 @@ class Simla(Task):
             wrong_texts = hard_negatives(s, generator)[own]
             texts += [own, own, wrong_texts]
             pictures += [own, wrong_pictures, own]
-            words += [o["words"][rows] for rows in texts]
+            words += [o["words"].index_select(0, rows) for rows in texts]
             wanted += [torch.zeros_like(o["mask"][rows], dtype=torch.bool) for rows in texts]
         if "mlm" in levels:
             texts.append(own)
             pictures.append(own)
-            words.append(o["masked_words"][own])
+            words.append(o["masked_words"].index_select(0, own))
             wanted.append(o["chosen"][own].bool())
         needed, rows = torch.cat(pictures).unique(return_inverse=True)
         with self.autocast():
-            projected = self.fusion.project(o["v"][needed])
+            projected = self.fusion.project(o["v"].index_select(0, needed))
             masks = o["mask"][torch.cat(texts)]
             tokens, _ = read_words(self.student, torch.cat(words), masks, projected, rows, torch.cat(wanted))
         made: dict[str, Tensor] = {}

@@ -301,12 +301,11 @@ class SyncMask(Task):
         with self.autocast():
             v = image.trunk.tokens(batch["image"]) if below is None else image.trunk.run(below, shared)
             w = read_texts(text.trunk, text.trunk.look_up(tokens.ids), tokens.mask)
-            projected = fusion.project(v)
 
             def look(rows: Tensor, width: int) -> Tensor:
                 """Fused features (R, width, W), or cross-attention logits (R, width, heads of all layers, N + 1)."""
                 bias = padding_bias(tokens.mask[rows, :width], w.dtype)
-                fused, layers = fusion(w[rows, :width], bias, [pair[rows] for pair in projected])
+                fused, layers = fusion(w[rows, :width], bias, fusion.project(v[rows]))
                 if self.config.score == "feature":
                     return fused
                 return torch.cat([layers[i] for i in self.config.layers] or layers, 1).transpose(1, 2).float()

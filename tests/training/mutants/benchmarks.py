@@ -42,7 +42,9 @@ MUTANTS: list[tuple[str, str, str, str]] = [
         f"{DATA}::test_a_photo_that_query_and_answer_share_is_no_answer",
     ),
     (
-        SUITE, "return () if any(row[name] is None and name not in lacking for name in CHANGES) else tuple", "return tuple",
+        SUITE,
+        "return () if any(row[name] is None and name not in lacking for name in CHANGES) else tuple",
+        "return tuple",
         f"{DATA}::test_unknown_attributes_are_neither_asked_about_nor_answers",
     ),
 ]  # fmt: skip

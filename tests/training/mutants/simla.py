@@ -29,7 +29,7 @@ MUTANTS: list[tuple[str, str, str, str]] = [
     (METHOD, "min(1.0, progress)", "min(1.0, progress % 1)",
      f"{S}::test_alpha_rises_over_the_first_epoch_and_is_a_function_of_progress"),
     # 11.2, pitfalls 1 and 2: text-mode output into fusion; a fused pass without the picture
-    (STREAM, "x = trunk.embed(words[chunk, :width])",
+    (STREAM, "x = trunk.embed(words[:, :width].index_select(0, chunk))",
      "x = trunk.contextual(words[chunk, :width], mask[chunk, :width])",
      f"{T}::test_both_roles_are_the_same_parameters"),
     (FUSION, "x, logits = cross.attend(x, pair, source_bias)", "_, logits = cross.attend(x, pair, source_bias)",
