@@ -1,0 +1,28 @@
+"""Official benchmarks, by the name that commands use and the folder their files lie in. One file and one line each."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+
+from training.official.contract import Official
+
+MODULES: dict[str, str] = {  # name: file in training/benchmarks, whose BENCHMARKS hold an `Official` of that name
+}
+
+
+class Officials(Mapping[str, Official]):
+    """{name: benchmark}; a file is imported when its benchmark is asked for."""
+
+    def __getitem__(self, name: str) -> Official:
+        found: dict[str, Official] = importlib.import_module(f"training.benchmarks.{MODULES[name]}").BENCHMARKS
+        return found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(MODULES)
+
+    def __len__(self) -> int:
+        return len(MODULES)
+
+
+OFFICIAL = Officials()
