@@ -63,6 +63,11 @@ class Exam(Protocol):
     ) -> Vectors:
         """Probabilities (N, C) of the classes `names` by picture, text or both (None: absent)."""
 
+    def classes_of_pairs(
+        self, task: str, pictures: Sequence[tuple[Picture, Picture]], texts: Sequence[str], names: Sequence[str]
+    ) -> Vectors:
+        """Probabilities (N, C) of the classes `names` for a text about two pictures, left and right."""
+
     def training_texts(self) -> list[str]:
         """What a text-only control may learn from."""
 
