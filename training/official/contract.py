@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -35,12 +35,14 @@ class File:
 class Picture:
     """A picture below the benchmarks folder ("coco/val2017/000000000139.jpg", or "nlvr/x.parquet#ID"), or a cut of it.
 
-    `box` is (left, top, right, bottom) in pixels, cut out first; `square` pads the cut with black to a square.
+    `box` is (left, top, right, bottom) in pixels, cut out first; `square` pads the cut with black to a square; `pad`
+    pads the shorter side with black until the longer is at most that many times as long (0: as it is).
     """
 
     path: str
     box: tuple[float, float, float, float] | None = None
     square: bool = False
+    pad: float = 0.0
 
 
 class Exam(Protocol):
@@ -68,6 +70,9 @@ class Exam(Protocol):
     ) -> Vectors:
         """Probabilities (N, C) of the classes `names` for a text about two pictures, left and right."""
 
+    def maps(self, pictures: Sequence[Picture], texts: Sequence[str]) -> Vectors:
+        """Where in each picture its text is seen (N, rows, columns), on a grid over the whole picture; 0 is nowhere."""
+
     def training_texts(self) -> list[str]:
         """What a text-only control may learn from."""
 
@@ -92,6 +97,7 @@ class Official:
         chance: {metric: percent} that guessing gets, for those of which it is known.
         constant: {metric: percent} that a model with one score for everything gets by the official rule.
         lower: metrics of which less is better.
+        submit: the benchmark's folder to {file name: JSON content} for its test server, where answers are withheld.
     """
 
     name: str
@@ -107,3 +113,4 @@ class Official:
     headline: str
     chance: Mapping[str, float] = dataclasses.field(default_factory=dict)
     constant: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    submit: Callable[[Path, Exam], dict[str, dict[str, Any]]] | None = None
