@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +93,14 @@ def read_jpegs(images: Path, keys: Sequence[str]) -> dict[str, bytes]:
 
 
 @torch.inference_mode()
+def picture_features(trunk: nn.Module, pixels: Iterable[np.ndarray], total: int, label: str) -> np.ndarray:
+    """Trunk outputs (N, F) float32 of `total` pictures, uint8 (H, W, 3) at the size that the trunk sees; no cache."""
+    batches = _batches(trunk, pixels, total, label)
+    return np.concatenate([trunk(batch).float().cpu().numpy()[:count] for batch, count in batches])
+
+
 def _compute(trunk: nn.Module, size: tuple[int, int], images: Path, keys: list[str], label: str) -> np.ndarray:
-    batches = _batches(trunk, size, images, keys, label)
-    return np.concatenate([trunk(pixels).float().cpu().numpy()[:count] for pixels, count in batches])
+    return picture_features(trunk, _pixels(size, images, keys), len(keys), label)
 
 
 @torch.inference_mode()
@@ -104,7 +109,7 @@ def _compute_both(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features (N, F) float32 and flat patch features (N, P W) float16."""
     features, tokens = [], []
-    for pixels, count in _batches(trunk, size, images, keys, label):
+    for pixels, count in _batches(trunk, _pixels(size, images, keys), len(keys), label):
         if isinstance(trunk, TimmTrunk):
             pooled, patches = trunk.with_tokens(pixels, levels)
         else:
@@ -115,16 +120,20 @@ def _compute_both(
     return np.concatenate(features), np.concatenate(tokens)
 
 
+def _pixels(size: tuple[int, int], images: Path, keys: list[str]) -> Iterator[np.ndarray]:
+    """uint8 (H, W, 3) of the pictures `keys` of a parquet file, in order."""
+    jpegs = read_jpegs(images, keys)
+    return in_threads(lambda key: to_pixels(decode_rgb(jpegs[key]), size), keys)
+
+
 def _batches(
-    trunk: nn.Module, size: tuple[int, int], images: Path, keys: list[str], label: str
+    trunk: nn.Module, pixels: Iterable[np.ndarray], total: int, label: str
 ) -> Iterator[tuple[torch.Tensor, int]]:
     """Pixels uint8 (BATCH, 3, H, W) on the trunk's device, and how many of them count."""
-    jpegs = read_jpegs(images, keys)
     device = next(trunk.parameters()).device
-    pixels = in_threads(lambda key: to_pixels(decode_rgb(jpegs[key]), size).transpose(2, 0, 1), keys)
-    stage.log(f"[{label}] image trunk: {len(keys)} new pictures")
-    batches, total = _stacked(pixels, BATCH), -(-len(keys) // BATCH)
-    for batch, count in stage.progress(batches, total=total, what=f"batches of {BATCH}", label=label):
+    stage.log(f"[{label}] image trunk: {total} new pictures")
+    batches = _stacked((picture.transpose(2, 0, 1) for picture in pixels), BATCH)
+    for batch, count in stage.progress(batches, total=-(-total // BATCH), what=f"batches of {BATCH}", label=label):
         yield torch.from_numpy(batch).to(device), count
 
 

@@ -166,13 +166,18 @@ class Composer(Task):
         """
         if not keys:
             return np.zeros((0, self.embed_width), np.float32)
-        encoder, device = self.encoder, self.encoder.logit_scale.device
-        pictures = trunk_features(encoder.image.trunk, encoder.config.image_size, images, keys, "compose")
-        tokens = prompts(encoder, self.config.prompt, conditions)
+        size = self.encoder.config.image_size
+        pictures = trunk_features(self.encoder.image.trunk, size, images, keys, "compose")
+        return self.compose_features(pictures, conditions)
+
+    @torch.no_grad()
+    def compose_features(self, pictures: npt.NDArray[np.float32], conditions: Sequence[str]) -> npt.NDArray[np.float32]:
+        """`compose` of pictures by what the image trunk makes of them, (N, F) float32, at least one."""
+        device, tokens = self.encoder.logit_scale.device, prompts(self.encoder, self.config.prompt, conditions)
         made = []
-        for start in range(0, len(keys), BATCH):
+        for start in range(0, len(pictures), BATCH):
             rows = slice(start, start + BATCH)
-            embedding = encoder.image.head(torch.from_numpy(pictures[rows]).to(device)).float()
+            embedding = self.encoder.image.head(torch.from_numpy(pictures[rows]).to(device)).float()
             part = Tokens(tokens.ids[rows], tokens.mask[rows]).to(device)
             made.append(F.normalize(self.embed(part, self.pseudo_word(embedding)), dim=1).cpu())
         return torch.cat(made).numpy()

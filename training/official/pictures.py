@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-from PIL import Image
+from PIL import Image, ImageOps
 
 from data.images import ImageError, decode_rgb, in_threads, to_pixels
 from data.params import UserError
@@ -22,18 +22,28 @@ def pixels(pictures: Sequence[Picture], root: Path, size: tuple[int, int]) -> It
 
 def load(picture: Picture, root: Path) -> Image.Image:
     """The picture in RGB, cut and padded."""
+    try:
+        found = decode_rgb(content(picture, root))
+    except ImageError as error:
+        raise UserError(f"{root / picture.path}: picture cannot be read ({error}). Fetch it again.") from None
+    if picture.box is not None:
+        found = _cut(found, picture)
+    if picture.pad:
+        found = _pad(found, picture.pad)
+    return _square(found) if picture.square else found
+
+
+def content(picture: Picture, root: Path) -> bytes:
+    """The bytes of the picture's whole file, uncut. Raises `UserError`."""
     path, _, key = picture.path.partition("#")
     try:
-        found = decode_rgb(_stored(root / path)[key] if key else (root / path).read_bytes())
+        return _stored(root / path)[key] if key else (root / path).read_bytes()
     except FileNotFoundError:
         raise UserError(f"{root / path}: picture not found. Put the benchmark's official pictures there.") from None
     except KeyError:
         raise UserError(f"{root / path}: holds no picture {key}. Fetch the official file again.") from None
-    except (OSError, ImageError) as error:
+    except OSError as error:
         raise UserError(f"{root / path}: picture cannot be read ({error}). Fetch it again.") from None
-    if picture.box is not None:
-        found = _cut(found, picture)
-    return _square(found) if picture.square else found
 
 
 def _cut(found: Image.Image, picture: Picture) -> Image.Image:
@@ -43,6 +53,12 @@ def _cut(found: Image.Image, picture: Picture) -> Image.Image:
     if box[0] >= box[2] or box[1] >= box[3]:
         raise UserError(f"{picture.path}: box {picture.box} lies outside the picture of {found.width}x{found.height}.")
     return found.crop(box)
+
+
+def _pad(found: Image.Image, ratio: float) -> Image.Image:
+    """Black bars on both shorter sides, until the longer is at most `ratio` times the shorter; else as it is."""
+    bar = max(0, int((max(found.size) / ratio - min(found.size)) / 2))
+    return ImageOps.expand(found, (bar, 0) if found.width < found.height else (0, bar))
 
 
 def _square(found: Image.Image) -> Image.Image:

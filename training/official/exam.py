@@ -1,0 +1,186 @@
+"""A trained model sits official benchmarks: each distinct picture and text is encoded once per model, and kept.
+
+Pictures are known by their content: the bytes of their file, and the cut. What is kept of a picture is the feature of
+the image trunk, by the trunk's weights, so that models which share a frozen trunk share its work too; what is kept of a
+text is its embedding, by the model's files (`training.embedding_cache`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data.images import in_threads
+from data.params import UserError
+from training import zero_shot
+from training.embedding_cache import EmbeddingCache, model_hash
+from training.examiner import finite, load_model
+from training.official import pictures as official_pictures
+from training.official.contract import Picture, Vectors
+
+DATASET = Path("store/dataset")
+PART = 4096  # pictures per pass, after which they are kept
+BLOCK = 8192  # pairs per product of `match`
+
+
+class ModelExam:
+    """A model folder before official benchmarks (`training.official.contract.Exam`).
+
+    A model with a method of its own (`method.json`) answers by it where it can: composed queries, and classes it has a
+    head for. Else a dual encoder's embeddings answer (`training.zero_shot`).
+
+    Args:
+        model: a trained model's folder.
+        root: the folder of all benchmarks, in which pictures are looked for.
+        dataset: whose training texts a text-only control may learn from.
+    """
+
+    def __init__(self, model: Path, root: Path, dataset: Path = DATASET) -> None:
+        from training.encoder import embed_texts
+        from training.features import trunk_hash
+
+        self._model, self._root, self._dataset = model, root, dataset
+        self._encoder, self._task = load_model(model)
+        device = self._encoder.logit_scale.device.type
+        self._size = self._encoder.config.image_size
+        trunk = f"{trunk_hash(self._encoder.image.trunk, self._size)}-{device}"
+        self._features = EmbeddingCache(trunk, "pictures", self._see, self._content)
+        self._texts = EmbeddingCache(
+            model_hash(model, device), "texts", lambda texts: embed_texts(self._encoder, texts)
+        )
+        self._contents: dict[Picture, str] = {}
+
+    def images(self, pictures: Sequence[Picture]) -> Vectors:
+        import torch
+
+        features = self._pictures(pictures)
+        device, parts = self._encoder.logit_scale.device, [np.zeros((0, self._encoder.config.embed_dim), np.float32)]
+        with torch.inference_mode():
+            for start in range(0, len(features), PART):
+                part = torch.from_numpy(features[start : start + PART]).to(device)
+                parts.append(self._encoder.project_image(part).cpu().numpy())
+        return finite(self._model, np.concatenate(parts), pictures, "the embedding of picture")
+
+    def texts(self, texts: Sequence[str]) -> Vectors:
+        if not texts:
+            return np.zeros((0, self._encoder.config.embed_dim), np.float32)
+        return finite(self._model, self._texts(texts), texts, "the embedding of text")
+
+    def compose(self, pictures: Sequence[Picture], changes: Sequence[str]) -> Vectors:
+        if own := getattr(self._task, "compose_features", None):
+            queries = own(self._pictures(pictures), changes) if pictures else self.images([])
+            return finite(self._model, queries, pictures, "the query of picture")
+        return zero_shot.compose(self.images(pictures), self.texts(changes))
+
+    def match(self, pictures: Sequence[Picture], texts: Sequence[str]) -> Vectors:
+        seen, at = _distinct(pictures)
+        said, of = _distinct(texts)
+        left, right = self.images(seen), self.texts(said)
+        parts = [np.zeros(0, np.float32)]
+        for start in range(0, len(pictures), BLOCK):
+            rows = slice(start, start + BLOCK)
+            parts.append(np.einsum("nd,nd->n", left[at[rows]], right[of[rows]]))
+        return np.concatenate(parts)
+
+    def classes(
+        self, task: str, pictures: Sequence[Picture | None], texts: Sequence[str | None], names: Sequence[str]
+    ) -> Vectors:
+        if set(names) <= set(self._classes().get(task, ())) and None not in pictures:
+            found = self._own_classes(task, [picture for picture in pictures if picture], texts, names)
+        else:
+            shown = [place for place, picture in enumerate(pictures) if picture]
+            photos = np.zeros((len(pictures), self._encoder.config.embed_dim), np.float32)
+            photos[shown] = self.images([picture for picture in pictures if picture])
+            scale = float(self._encoder.logit_scale.detach().exp())
+            _, found = zero_shot.attributes(photos, texts, self.texts, {task: list(names)}, scale)[task]
+        return finite(self._model, found, pictures, f"the {task} of picture")
+
+    def classes_of_pairs(
+        self, task: str, pictures: Sequence[tuple[Picture, Picture]], texts: Sequence[str], names: Sequence[str]
+    ) -> Vectors:
+        raise UserError(f"{self._model}: has no head for {task}. Fine-tune a model that can have one.")
+
+    def training_texts(self) -> list[str]:
+        path = self._dataset / "products.parquet"
+        if not path.is_file():
+            raise UserError(f"{path}: not found, so the text-only control cannot learn. Run `dvc repro dataset`.")
+        table = pq.read_table(path, columns=["title", "derived_caption"], filters=[("split", "==", "train")])
+        return [text for column in table.columns for text in column.to_pylist() if text]
+
+    def _classes(self) -> dict[str, tuple[str, ...]]:
+        """{task: its classes} of a method that recognises attributes; empty for others."""
+        known = getattr(self._task, "config", None)
+        return dict(getattr(known, "classes", {})) if hasattr(self._task, "attributes") else {}
+
+    def _own_classes(
+        self, task: str, pictures: Sequence[Picture], texts: Sequence[str | None], names: Sequence[str]
+    ) -> Vectors:
+        """The method's own probabilities of some of its classes, scaled to sum to 1."""
+        self._learn_contents(pictures)
+        distinct = {self._contents[picture]: picture for picture in pictures}
+        keys = [self._contents[picture] for picture in pictures]
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "images.parquet"
+            files = [_png(picture, self._root) for picture in distinct.values()]
+            pq.write_table(pa.table({"image_key": list(distinct), "jpeg": files}), path, compression="none")
+            known, found = self._task.attributes(path, keys, texts)[task]
+        chosen = found[:, [known.index(name) for name in names]]
+        total: Vectors = chosen / chosen.sum(1, keepdims=True)
+        return total
+
+    def _pictures(self, pictures: Sequence[Picture]) -> Vectors:
+        """Trunk features (N, F) float32."""
+        self._learn_contents(pictures)
+        distinct, at = _distinct(pictures)
+        parts = [self._features(distinct[start : start + PART]) for start in range(0, len(distinct), PART)]
+        return np.concatenate(parts)[at] if parts else np.zeros((0, self._encoder.image.trunk.width), np.float32)
+
+    def _see(self, pictures: list[Picture]) -> Vectors:
+        from training.features import picture_features
+
+        pixels = official_pictures.pixels(pictures, self._root, self._size)
+        return picture_features(self._encoder.image.trunk, pixels, len(pictures), self._model.name)
+
+    def _content(self, picture: Picture) -> str:
+        return self._contents[picture]
+
+    def _learn_contents(self, pictures: Sequence[Picture]) -> None:
+        """Hash the files of pictures not asked for before. Raises one `UserError` for all that are missing."""
+        new = [picture for picture in dict.fromkeys(pictures) if picture not in self._contents]
+        paths = dict.fromkeys(self._root / picture.path.partition("#")[0] for picture in new)
+        if absent := [path for path in paths if not path.is_file()]:
+            raise UserError(
+                f"{absent[0]}: picture not found ({len(absent):,} of {len(paths):,} picture files are missing below "
+                f"{self._root}). Put the benchmark's official pictures there."
+            )
+        files = list(dict.fromkeys(picture.path for picture in new))  # many cuts may be of one
+        hashes = dict(zip(files, in_threads(self._hash, files), strict=True))
+        for picture in new:
+            bare = dataclasses.replace(picture, path=hashes[picture.path])
+            self._contents[picture] = hashlib.sha256(repr(bare).encode()).hexdigest()[:32]
+
+    def _hash(self, path: str) -> str:
+        return hashlib.sha256(official_pictures.content(Picture(path), self._root)).hexdigest()
+
+
+def _png(picture: Picture, root: Path) -> bytes:
+    """The picture, cut and padded, as a file's bytes."""
+    stream = io.BytesIO()
+    official_pictures.load(picture, root).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _distinct(items: Sequence[Any]) -> tuple[list[Any], npt.NDArray[np.int64]]:
+    """The distinct items in order of first appearance, and the place of each item among them."""
+    place = {item: number for number, item in enumerate(dict.fromkeys(items))}
+    return list(place), np.array([place[item] for item in items], dtype=np.int64)
