@@ -111,23 +111,30 @@ def embed_images(encoder: DualEncoder, images: Path, keys: Sequence[str], label:
     """Embeddings (N, D) float32 of the pictures `keys` in the parquet file `images`; trunk features are cached."""
     features = trunk_features(encoder.image.trunk, encoder.config.image_size, images, keys, label)
     device = encoder.logit_scale.device
+    made = np.zeros((len(keys), encoder.config.embed_dim), np.float32)
     with torch.inference_mode():
-        parts = [
-            encoder.project_image(torch.from_numpy(part).to(device)).cpu() for part in _batches(features, 16 * BATCH)
-        ]
-    return torch.cat(parts).numpy() if parts else np.zeros((0, encoder.config.embed_dim), np.float32)
+        for rows in _full(np.arange(len(keys)), 16 * BATCH):
+            made[rows] = encoder.project_image(torch.from_numpy(features[rows]).to(device)).cpu().numpy()
+    return made
 
 
 def embed_texts(encoder: DualEncoder, texts: Sequence[str]) -> np.ndarray:
-    """Embeddings (N, D) float32; equal texts are encoded once, and texts of like length together."""
-    distinct = sorted(set(texts), key=lambda text: (len(text), text))
+    """Embeddings (N, D) float32; equal texts are encoded once, and texts of as many tokens together.
+
+    A text's vector is the same to the last bit whatever it is asked with, so it can be kept: kernels may round
+    differently for another batch or padding, and neither depends on the others here.
+    """
+    distinct = sorted(set(texts))
     made = np.zeros((len(distinct), encoder.config.embed_dim), np.float32)
+    lengths = np.array([sum(e.attention_mask) for e in encoder.tokenizer.encode_batch(distinct)])
+    batches = [
+        rows for length in np.unique(lengths) for rows in _full(np.flatnonzero(lengths == length), BATCH)
+    ]  # fmt: skip
     device = encoder.logit_scale.device
-    starts = range(0, len(distinct), BATCH)
     with torch.inference_mode():
-        for start in stage.progress(starts, what=f"batches of {BATCH} texts", label="text tower"):
-            ids, mask = encoder.tokenize(distinct[start : start + BATCH])
-            made[start : start + BATCH] = encoder.encode_text(ids.to(device), mask.to(device)).cpu().numpy()
+        for rows in stage.progress(batches, what=f"batches of {BATCH} texts", label="text tower"):
+            ids, mask = encoder.tokenize([distinct[row] for row in rows])
+            made[rows] = encoder.encode_text(ids.to(device), mask.to(device)).cpu().numpy()
     place = {text: i for i, text in enumerate(distinct)}
     return made[[place[text] for text in texts]]
 
@@ -146,5 +153,8 @@ def _tower(spec: TowerSpec, embed_dim: int) -> Tower:
     return Tower(trunk, Head(trunk.width, spec.hidden, embed_dim, spec.dropout))
 
 
-def _batches(array: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    return (array[start : start + size] for start in range(0, len(array), size))
+def _full(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """`rows` in batches of exactly `size`, the last one filled up with its last row."""
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        yield np.pad(part, (0, size - len(part)), mode="edge")

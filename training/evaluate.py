@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data import stage
-from training.benchmarks import BENCHMARKS, of_endpoint
+from training.benchmarks import BENCHMARKS, sat_for
 from training.champion import BASE, endpoint_of
 from training.examiner import Examiner
 from training.outcomes import Benchmark, Examinee, cells, column
@@ -36,7 +36,7 @@ Metrics = dict[str, dict[str, dict[str, float]]]
 
 def exams(model: str) -> dict[str, Benchmark]:
     """The benchmarks that a model sits: those of the endpoint it competes for, and `base` all of them."""
-    return BENCHMARKS if model == BASE else of_endpoint(endpoint_of(model))
+    return BENCHMARKS if model == BASE else sat_for(endpoint_of(model))
 
 
 def evaluate_model(
@@ -104,11 +104,12 @@ def build(args: argparse.Namespace) -> None:
 
 
 def _asked(run: stage.Run, model: str) -> dict[str, Benchmark]:
-    """The model's exams, for `base` without those that this catalog has no items for: other endpoints need them."""
+    """The model's exams but those that this catalog has no items for, if another endpoint asks or nobody decides."""
     asked = dict(exams(model))
     for name, benchmark in exams(model).items():
-        if model == BASE and benchmark.asks_nothing(SUITES):
-            run.log(f"{name}: the suite has no items, so {model} gets no score and {benchmark.endpoint} no champion")
+        if (model == BASE or not benchmark.gate_metrics) and benchmark.asks_nothing(SUITES):
+            loss = f" and {benchmark.endpoint} no champion" if benchmark.gate_metrics else ""
+            run.log(f"{name}: the suite has no items, so {model} gets no score{loss}")
             del asked[name]
     return asked
 

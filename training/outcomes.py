@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.params import UserError
+from training.disturbance import Kind
 
 SCHEMA = pa.schema([
     ("benchmark", pa.string()),
@@ -23,7 +24,7 @@ SCHEMA = pa.schema([
     ("slice", pa.string()),
     ("detail", pa.float64()),  # what the outcome was decided by: a rank, a score difference, or a confidence
 ])  # fmt: skip
-VERSION = 1  # raise it when scoring changes: cached outcomes of champions are of another make
+VERSION = 2  # raise it when scoring changes: cached outcomes of champions are of another make
 DETAIL_DIGITS = 6  # past these, float32 scores depend on the machine
 
 
@@ -47,6 +48,9 @@ class Examinee(Protocol):
     def gallery(self) -> list[str]:
         """`image_key` of every photo of the test split, each once."""
 
+    def disturbed(self, keys: Sequence[str], kind: Kind) -> list[str]:
+        """Names that stand for the photos `keys`, blurred, cut or noisy, wherever a key is asked for."""
+
     def training_texts(self) -> list[str]:
         """Every title and caption of the training split."""
 
@@ -66,11 +70,13 @@ class Benchmark:
 
     Attributes:
         endpoint: models that compete for it sit this exam.
+        gate_metrics: those that the gate compares; none where the exam is only shown.
         question: a row of the suite in words.
         detail: what the outcomes' column `detail` holds.
         control: a metric that one gets without looking; a gain on items that it also solves does not count.
         blind: who gets the control's score, in words.
         computed: {metric: {value, low, high, n}} of what is no mean over items, from this benchmark's outcomes.
+        only: which of the suite's rows are asked; all of them if None.
     """
 
     name: str
@@ -84,12 +90,14 @@ class Benchmark:
     control: str | None = None
     blind: str = "a text-only scorer"
     computed: Callable[[pa.Table], dict[str, dict[str, float]]] | None = None
+    only: Callable[[pa.Table], pa.Table] | None = None
 
     def asks_nothing(self, suites: Path) -> bool:
         """Whether the suite was made and has no items: a catalog without genders and usages has none to change."""
         try:
-            return bool(pq.read_metadata(suites / self.suite).num_rows == 0)
-        except (OSError, pa.ArrowInvalid):  # `items` says what is wrong
+            found = pq.read_table(suites / self.suite)
+            return bool((self.only(found) if self.only else found).num_rows == 0)
+        except (OSError, KeyError, pa.ArrowInvalid):  # `items` says what is wrong
             return False
 
     def items(self, suites: Path) -> pa.Table:
@@ -106,6 +114,7 @@ class Benchmark:
                 raise UserError(f"{path}: column `{column}` is missing. {cure}")
             if table[column].null_count:
                 raise UserError(f"{path}: column `{column}` has {table[column].null_count} empty values. {cure}")
+        table = self.only(table) if self.only else table
         if table.num_rows == 0:
             raise UserError(
                 f"{path}: no items. The test split has none to ask; land more products, then `dvc repro suites`."

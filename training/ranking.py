@@ -15,6 +15,7 @@ TIE = 1e-6  # cosines nearer than this differ by the order of summation, not by 
 
 Embeddings = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 
 def ranks(left: Embeddings, right: Embeddings, pairs: Integers) -> tuple[Integers, Integers]:
@@ -54,25 +55,40 @@ def ranks(left: Embeddings, right: Embeddings, pairs: Integers) -> tuple[Integer
 def ranks_without_own(
     queries: Embeddings, photos: Embeddings, own: Integers, right: Sequence[Sequence[int]]
 ) -> Integers:
-    """Pessimistic rank (N,) of each query's best right photo, 1 is best; scores within TIE count as equal.
+    """`best_ranks` (N,) where `own` (N,), the place of a query's own photo, is neither right nor wrong."""
+    return best_ranks(queries, photos, right, own)
+
+
+def best_ranks(
+    queries: Embeddings, candidates: Embeddings, right: Sequence[Sequence[int]], own: Integers | None = None
+) -> Integers:
+    """Pessimistic rank (N,) of each query's best right candidate, 1 is best; scores within TIE count as equal.
 
     Args:
-        queries, photos: unit vectors (N, D) and (G, D).
-        own: (N,) place of the query's own photo among `photos`: neither right nor wrong, as if it were not there.
-        right: places of the right photos of each query, at least one.
+        queries, candidates: unit vectors (N, D) and (G, D).
+        right: places of the right candidates of each query, at least one.
+        own: (N,) place of a candidate that is left out of each query's ranking, as if it were not there.
     """
     found = np.empty(len(queries), np.int64)
     for start in range(0, len(queries), BLOCK):
         part = slice(start, start + BLOCK)
-        scores = queries[part] @ photos.T
+        scores = queries[part] @ candidates.T
         rows = np.arange(len(scores))
         correct = np.zeros(scores.shape, dtype=bool)
         counts = [len(places) for places in right[part]]
         correct[np.repeat(rows, counts), list(itertools.chain.from_iterable(right[part]))] = True
-        scores[rows, own[part]] = -np.inf
+        if own is not None:
+            scores[rows, own[part]] = -np.inf
         best = np.where(correct, scores, -np.inf).max(1, keepdims=True)
         found[part] = 1 + ((scores >= best - TIE) & ~correct).sum(1)
     return found
+
+
+def likeliest(probabilities: Floats) -> tuple[Integers, Floats, npt.NDArray[np.bool_]]:
+    """The likeliest class (N,) of probabilities (N, C), its probability, and whether no other class is as likely."""
+    chosen = probabilities.argmax(1)
+    top = probabilities[np.arange(len(chosen)), chosen]
+    return chosen, top, (probabilities >= top[:, None] - TIE).sum(1) == 1
 
 
 def _best(scores, index, size: int):  # type: ignore[no-untyped-def]  # torch stays out of this module's imports

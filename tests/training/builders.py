@@ -16,7 +16,7 @@ from tests.serving import tiny
 from training import labels
 from training.outcomes import outcome_table
 
-TASKS, CLASSES = ("gender", "usage"), ("Boys", "Girls", "Men", "Women")
+TASKS, CLASSES = ("gender", "article_type"), ("Boys", "Girls", "Men", "Women")
 TITLES = ("red shirt", "blue shirt", "green cap", "black shoe", "white sock", "pink scarf", "brown belt", "grey bag")
 
 
@@ -58,6 +58,9 @@ class FakeExaminee:
     def compose(self, keys: Sequence[str], conditions: Sequence[str]) -> np.ndarray:
         asked = zip(keys, conditions, strict=True)
         return np.stack([self._vector(f"query {key} {condition}") for key, condition in asked])
+
+    def disturbed(self, keys: Sequence[str], kind: str) -> list[str]:
+        return [f"{key}~{kind}" for key in keys]
 
     def gallery(self) -> list[str]:
         return [f"p{2 * i}" for i in range(60)]

@@ -132,7 +132,7 @@ class TestAttributes:
         class Fixed(FakeExaminee):
             def attributes(self, keys, texts):
                 rows = np.array([probabilities[int(key[1:])] for key in keys])
-                return {task: (list(CLASSES), rows) for task in ("gender", "usage")}
+                return {task: (list(CLASSES), rows) for task in ("gender", "article_type")}
 
         return Fixed()
 
@@ -144,7 +144,7 @@ class TestAttributes:
         cell = found["attributes", "accuracy"]
         assert column(cell, "outcome").tolist() == [1, 1, 0, 0, 0, 0]
         assert column(cell, "detail") == pytest.approx([0.7, 0.7, 0.6, 0.6, 0.4, 0.4])
-        assert column(cell, "slice").tolist() == ["gender", "usage"] * 3
+        assert column(cell, "slice").tolist() == ["gender", "article_type"] * 3
 
     def test_class_the_model_does_not_know_is_a_failure(self):
         items = attribute_items(2)
@@ -167,7 +167,7 @@ class TestAttributes:
     def test_task_the_model_does_not_answer_and_numbers_that_are_none(self):
         items = attribute_items(2)
         renamed = items.set_column(items.column_names.index("task"), "task", pa.array(["season", "gender"]))
-        with pytest.raises(UserError, match="answers gender, usage but not season"):
+        with pytest.raises(UserError, match="answers gender, article_type but not season"):
             ATTRIBUTES.score(renamed, FakeExaminee())
         with pytest.raises(UserError, match="not numbers"):
             ATTRIBUTES.score(items, self.answers([0.7, np.nan, 0.1, 0.1]))

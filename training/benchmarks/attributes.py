@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from data.params import UserError
 from training.outcomes import Benchmark, Examinee, Question, cells, column, outcome_table
-from training.ranking import TIE
+from training.ranking import likeliest
 from training.recall_at_precision import recall_at_precision
 from training.statistics import ALPHA, SEED
 
@@ -41,7 +41,9 @@ def score(items: pa.Table, examinee: Examinee) -> pa.Table:
             raise UserError(f"{NAME}: the model answers {', '.join(answers)} but not {task}. Train it again.")
         names, probabilities = answers[task]
         mine = np.flatnonzero(tasks == task)
-        chosen, sure, clear = _choices(np.asarray(probabilities, np.float64)[place[mine]])
+        if not np.isfinite(probabilities).all():
+            raise UserError(f"{NAME}: the model gave probabilities that are not numbers. Train it again.")
+        chosen, sure, clear = likeliest(np.asarray(probabilities, np.float64)[place[mine]])
         correct[mine] = (np.array(names)[chosen] == labels[mine]) & clear
         confidence[mine] = sure
     guessed = labels == np.array(items["commonest"].to_pylist())
@@ -49,15 +51,6 @@ def score(items: pa.Table, examinee: Examinee) -> pa.Table:
         outcome_table(NAME, METRIC, items, correct, confidence, tasks.tolist()),
         outcome_table(NAME, CONTROL, items, guessed, np.ones(len(asked)), tasks.tolist()),
     ])  # fmt: skip
-
-
-def _choices(probabilities: Floats) -> tuple[Integers, Floats, npt.NDArray[np.bool_]]:
-    """The likeliest class (N,) of probabilities (N, C), its probability, and whether no other class is as likely."""
-    if not np.isfinite(probabilities).all():
-        raise UserError(f"{NAME}: the model gave probabilities that are not numbers. Train it again.")
-    chosen = probabilities.argmax(1)
-    top = probabilities[np.arange(len(chosen)), chosen]
-    return chosen, top, (probabilities >= top[:, None] - TIE).sum(1) == 1
 
 
 def recalls(outcomes: pa.Table) -> dict[str, dict[str, float]]:
