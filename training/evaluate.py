@@ -30,6 +30,7 @@ from training.statistics import SEED, estimate
 DATASET, SUITES = Path("store/dataset"), Path("store/suites")
 MODELS, EVALUATIONS = Path("store/models"), Path("store/evaluations")
 OUTCOMES, METRICS = "outcomes.parquet", "metrics.json"
+MOST_SLICES = 20  # of one benchmark, with the control's, that the plot shows; the table has all
 
 Metrics = dict[str, dict[str, dict[str, float]]]
 
@@ -95,7 +96,10 @@ def build(args: argparse.Namespace) -> None:
         examiner = Examiner(model, DATASET)
         outcomes = score_all(examiner, SUITES, _asked(run, args.model))
         seconds = time.monotonic() - started
-        run.facts(scoring_seconds=round(seconds, 2), outcomes_per_second=round(outcomes.num_rows / seconds, 1))
+        run.facts(
+            scoring_seconds=round(seconds, 2), outcomes_per_second=round(outcomes.num_rows / seconds, 1),
+            device=examiner.device,
+        )  # fmt: skip
         metrics = metrics_of(outcomes)
         pq.write_table(outcomes, run.out / OUTCOMES)
         (run.out / METRICS).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
@@ -126,6 +130,8 @@ def _report(run: stage.Run, model: str, metrics: Metrics, outcomes: pa.Table) ->
         for name, block in metrics.items() for metric, cell in block.items()
     ]  # fmt: skip
     run.table("Metrics", rows)
+    if looked := without_looking(outcomes):
+        run.table("What one gets without looking", looked)
     _report_ties(run, outcomes)
     for row in rows:
         run.log(f"{row['benchmark']:18} {row['metric']:24} {row['value %']} % ({row['95 % interval']})")
@@ -136,6 +142,24 @@ def _report(run: stage.Run, model: str, metrics: Metrics, outcomes: pa.Table) ->
         legend="dashed tick: what is right without looking (a text-only scorer, the commonest class)",
     )  # fmt: skip
     run.picture("Metrics with intervals", run.out / "metrics.png")
+
+
+def without_looking(outcomes: pa.Table) -> list[dict[str, Any]]:
+    """A row per metric with a control: how much of the model's score the control shares, in percent of all items."""
+    held, rows = cells(outcomes), []
+    for (name, metric), cell in held.items():
+        benchmark = BENCHMARKS[name]
+        if benchmark.control is None or metric != benchmark.control.removeprefix("blind_"):
+            continue
+        model, control = (column(found, "outcome") > 0 for found in (cell, held[name, benchmark.control]))
+        rows.append({
+            "benchmark": name, "control": benchmark.blind, "model %": _percent(model.mean()),
+            "control %": _percent(control.mean()), "both %": _percent((model & control).mean()),
+            "model alone %": _percent((model & ~control).mean()),
+            "control alone %": _percent((control & ~model).mean()),
+            "model, where the control is wrong %": _percent(model[~control].mean()) if (~control).any() else "",
+        })  # fmt: skip
+    return rows
 
 
 def _report_ties(run: stage.Run, outcomes: pa.Table) -> None:
@@ -152,8 +176,9 @@ def _lines(metrics: Metrics) -> list[Line]:
     lines = []
     for name, block in metrics.items():
         heading = name.replace("_", " ")
+        slices = sum("/" in metric for metric in block)
         for metric, cell in block.items():
-            if metric.startswith("blind_"):
+            if metric.startswith("blind_") or ("/" in metric and slices > MOST_SLICES):
                 continue
             control = block.get(f"blind_{metric}")
             value, low, high = (100 * cell[key] for key in ("value", "low", "high"))

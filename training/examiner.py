@@ -36,7 +36,8 @@ class Examiner:
         self._scratch = tempfile.TemporaryDirectory()  # disturbed photos, for as long as this object lives
         self._disturbed: dict[str, Path] = {}
         self._numbers = itertools.count()
-        digest = model_hash(model, encoder.logit_scale.device.type)
+        self.device = encoder.logit_scale.device.type
+        digest = model_hash(model, self.device)
         self._images: EmbeddingCache[str] = EmbeddingCache(
             digest, "images", lambda keys: embed_images(encoder, self._file(keys), keys, f"photos, {model.name}")
         )

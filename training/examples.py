@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
@@ -11,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from training.benchmarks import attributes, catalog_retrieval, composed_retrieval, compositional
-from training.outcomes import Examinee, cells, column
+from training import disturbance
+from training.benchmarks import attributes, catalog_retrieval, category, composed_retrieval, compositional, robustness
+from training.outcomes import Benchmark, Examinee, cells, column
 from training.pictures import INK, PALE, Card, Strip, cards_page, load_photos, strips_page, words
 from training.plots import BAD, GOOD
 
@@ -94,25 +97,28 @@ def compositional_page(suites: Path, dataset: Path, outcomes: pa.Table, _examine
     _cards(sections, dataset / "images.parquet", path)
 
 
-def attributes_page(suites: Path, dataset: Path, outcomes: pa.Table, examinee: Examinee, path: Path) -> None:
+def classes_page(
+    benchmark: Benchmark, suites: Path, dataset: Path, outcomes: pa.Table, examinee: Examinee, path: Path
+) -> None:
     """Right answers and wrong answers the model was surest of, one of each task in turn."""
-    items = attributes.BENCHMARK.items(suites).sort_by("item_id")
-    cell = cells(outcomes)[attributes.NAME, attributes.METRIC]
+    items = benchmark.items(suites).sort_by("item_id")
+    cell = cells(outcomes)[benchmark.name, "accuracy"]
     correct, sure = column(cell, "outcome"), column(cell, "detail")
     order = np.argsort(-sure, kind="stable")
     sections = [
-        (title, [_answer(items, i, float(sure[i]), examinee) for i in _per_task(items, order[correct[order] == right])])
+        (title, [_answer(benchmark, items, i, float(sure[i]), examinee)
+                 for i in _per_task(items, order[correct[order] == right])])
         for title, right in (("Right, and surest of it", 1), ("Wrong, and surest of it", 0))
         if (correct == right).any()
-    ]
+    ]  # fmt: skip
     _cards(sections, dataset / "images.parquet", path)
 
 
-def _answer(items: pa.Table, index: int, sure: float, examinee: Examinee) -> Card:
+def _answer(benchmark: Benchmark, items: pa.Table, index: int, sure: float, examinee: Examinee) -> Card:
     row = {name: items[name][index].as_py() for name in items.column_names}
-    names, probabilities = examinee.attributes([row["image_key"]], [row["title"] or None])[row["task"]]
+    names, probabilities = examinee.attributes([row["image_key"]], [row.get("title") or None])[row["task"]]
     chosen = names[int(probabilities[0].argmax())]
-    question = attributes.BENCHMARK.question(row)
+    question = benchmark.question(row)
     wrong = f"{row['task'].replace('_', ' ')}: {chosen}" if chosen != row["label"] else ""
     lines = words(question.asked, question.right, wrong, f"sure to {100 * sure:.0f} %")
     return Card(row["image_key"], lines, frame=BAD if wrong else GOOD)
@@ -126,6 +132,40 @@ def _per_task(items: pa.Table, order: np.ndarray) -> list[int]:
         held[tasks[index]].append(index)
     turns = itertools.chain.from_iterable(itertools.zip_longest(*(held[task] for task in sorted(held))))
     return [index for index in turns if index is not None][:CARDS]
+
+
+def robustness_page(
+    benchmark: Benchmark, suites: Path, dataset: Path, outcomes: pa.Table, _examinee: Examinee, path: Path
+) -> None:
+    """Photos as the model saw them, clean and disturbed: those that a disturbance undid, and those that none did."""
+    found = {
+        metric.partition("_")[0]: cell for (name, metric), cell in cells(outcomes).items() if name == benchmark.name
+    }
+    ways = ["clean", *disturbance.KINDS]
+    right = np.stack([column(found[way], "outcome") for way in ways], axis=1) > 0
+    rows = {row["item_id"]: row for row in benchmark.items(suites).to_pylist()}
+    asked = pa.Table.from_pylist([rows[item_id] for item_id in found["clean"]["item_id"].to_pylist()])
+    order = np.argsort(right.sum(1), kind="stable")
+    chosen = {
+        "Undone by a disturbance": _distinct(asked, order[(right[:, 0] & ~right.all(1))[order]])[:SHOWN],
+        "Right all the same": _distinct(asked, order[right.all(1)[order]])[:SHOWN],
+    }
+
+    def strip(index: int) -> Strip:
+        row = asked.slice(index, 1).to_pylist()[0]
+        question, key = benchmark.question(row), row["image_key"]
+        shown = [(key if way == "clean" else disturbance.name(key, way), GOOD if right[index, place] else BAD, way)
+                 for place, way in enumerate(ways)]  # fmt: skip
+        return Strip(question.right or question.asked, tuple(shown))
+
+    sections = [(title, [strip(index) for index in places]) for title, places in chosen.items() if places]
+    keys = sorted({asked["image_key"][index].as_py() for places in chosen.values() for index in places})
+    photos = load_photos(dataset / "images.parquet", keys)
+    with tempfile.TemporaryDirectory() as scratch:
+        for kind in disturbance.KINDS if keys else ():
+            names = disturbance.write(dataset / "images.parquet", keys, kind, Path(scratch) / kind)
+            photos |= load_photos(Path(scratch) / kind, names)
+    strips_page(sections, photos, path)
 
 
 def _cards(sections: Sequence[tuple[str, Sequence[Card]]], images: Path, path: Path) -> None:
@@ -153,5 +193,10 @@ PAGES: dict[str, tuple[str, Callable[[Path, Path, pa.Table, Examinee, Path], Non
     compositional.NAME: ("Captions told apart and confused", compositional_page),
     catalog_retrieval.NAME: ("Titles found and missed", retrieval_page),
     composed_retrieval.NAME: ("Wishes fulfilled and missed", composed_page),
-    attributes.NAME: ("Attributes recognised and mistaken", attributes_page),
+    attributes.NAME: ("Attributes recognised and mistaken", functools.partial(classes_page, attributes.BENCHMARK)),
+    category.NAME: ("Categories recognised and mistaken", functools.partial(classes_page, category.BENCHMARK)),
+    **{
+        benchmark.name: ("Blurred, cut and noisy photos", functools.partial(robustness_page, benchmark))
+        for benchmark in robustness.BENCHMARKS
+    },
 }
