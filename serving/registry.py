@@ -1,7 +1,7 @@
 """Which version of which model answers an endpoint: an append-only history, and the aliases that follow from it.
 
-Every transition of the promotion state machine is one line of `registry.jsonl`, on disk before the next step begins.
-A line's `id` is the hash of its content, and `after` the id of the line before it, so that none can be changed unseen.
+Every transition of the promotion state machine is one line of `registry.jsonl`, on disk before the next step begins
+(`data.ledger`), so that none can be changed unseen.
 The aliases `champion` and `previous` are a function of that history; `aliases.json` is their copy for readers, replaced
 by rename, so that a client that looks up the champion sees the old or the new one and never half a file.
 """
@@ -9,13 +9,13 @@ by rename, so that a client that looks up the champion sees the old or the new o
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from data.params import UserError, canonical, canonical_hash
+from data import ledger
+from data.params import UserError, canonical
 from data.record import write_atomically
 from serving.config import SERVING
 from serving.lock import me
@@ -31,12 +31,14 @@ TRANSITIONS: dict[str | None, frozenset[str]] = {
     "staged": frozenset({"checked", "rejected"}),
     "checked": frozenset({"live-pending", "rejected"}),
     "live-pending": frozenset({"live", "rolled_back", "superseded"}),
-    "live": frozenset({"superseded", "rolled_back"}),
+    "live": frozenset({"superseded", "rolled_back", "live"}),  # live again: its override was renewed
     "superseded": frozenset({"live-pending"}),
     "rejected": frozenset({"exported"}),  # a number that never went under the live name is given again
     "rolled_back": frozenset(),
 }
-IDENTITY = ("method", "model_record", "export_record", "folder")  # facts of a version, repeated on each of its lines
+IDENTITY = ("method", "model_record", "export_record", "folder")
+AUTHORITY = ("verdict_record", "override", "override_until", "overridden")  # by what right it is live: see overrides.py
+CARRIED = (*IDENTITY, *AUTHORITY)  # facts of a version, repeated on each of its lines
 UNFINISHED = frozenset({"exported", "staged", "checked", "live-pending"})
 
 
@@ -53,18 +55,7 @@ def history(endpoint: str | None = None) -> list[dict[str, Any]]:
 
     Raises `UserError` naming the line that is not a transition.
     """
-    try:
-        text = HISTORY.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return []
-    lines = []
-    for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
-        try:
-            entry = json.loads(line)
-            entry["endpoint"], entry["version"], entry["to"]
-        except (ValueError, KeyError, TypeError):
-            raise UserError(f"{HISTORY}: line {number} is not a transition. Restore the file from a backup.") from None
-        lines.append(entry)
+    lines = ledger.entries(HISTORY, ("endpoint", "version", "to"), "a transition")
     return [entry for entry in lines if endpoint in (None, entry["endpoint"])]
 
 
@@ -78,49 +69,16 @@ def append(endpoint: str, version: int, to: str, **facts: Any) -> dict[str, Any]
     state = before.get("to")
     if to not in TRANSITIONS[state]:
         raise ValueError(f"{endpoint} version {version}: no transition from {state} to {to}")
-    carried = {key: before[key] for key in IDENTITY if key in before} if to != "exported" else {}
-    entry = {
+    carried = {key: before[key] for key in CARRIED if key in before} if to != "exported" else {}
+    return ledger.append(HISTORY, {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"), "who": me(), "endpoint": endpoint,
-        "version": version, "from": state, "to": to, **carried, **canonical(facts),
-    }  # fmt: skip
-    lines = history()
-    entry["after"] = lines[-1].get("id") if lines else None
-    entry["id"] = canonical_hash(entry)
-    HISTORY.parent.mkdir(parents=True, exist_ok=True)
-    with HISTORY.open("a+b") as stream:
-        _drop_torn_line(stream)
-        stream.write(_line(entry))
-        stream.flush()
-        os.fsync(stream.fileno())
-    return entry
+        "version": version, "from": state, "to": to, **carried, **facts,
+    })  # fmt: skip
 
 
 def damage() -> list[tuple[int, str]]:
-    """(line number, what is wrong) of the lines that are not as they were written; empty if the history is whole.
-
-    The first lines may be from before lines had ids; they are taken as they are.
-    """
-    found: list[tuple[int, str]] = []
-    before: str | None = None
-    known = True  # whether `before` can be relied on
-    content = HISTORY.read_bytes() if HISTORY.is_file() else b""
-    for number, line in enumerate(content.splitlines(keepends=True), start=1):
-        try:
-            entry = json.loads(line)
-            if not {"id", "after"} & set(entry) and known and before is None:
-                continue
-            stated, after = entry.pop("id"), entry["after"]
-            intact = stated == canonical_hash(entry) and line == _line({**entry, "id": stated})
-        except (ValueError, KeyError, AttributeError, TypeError):
-            found.append((number, "cannot be read as a transition with an id"))
-            known = False
-            continue
-        if not intact:
-            found.append((number, "was changed: its content does not have the id that it states"))
-        elif known and after != before:
-            found.append((number, "does not follow the line before it: lines were removed or put in"))
-        before, known = stated, intact
-    return found
+    """(line number, what is wrong) of the lines that are not as they were written; empty if the history is whole."""
+    return ledger.damage(HISTORY)
 
 
 def describe(endpoint: str, version: int) -> dict[str, Any]:
@@ -172,16 +130,3 @@ def live_versions() -> dict[str, int]:
     """The champion of every endpoint that has one: what a server loads when it starts."""
     names = sorted({entry["endpoint"] for entry in history()})
     return {name: found for name in names if (found := aliases(name).champion) is not None}
-
-
-def _line(entry: dict[str, Any]) -> bytes:
-    return json.dumps(entry, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-
-
-def _drop_torn_line(stream: Any) -> None:
-    """Cut off what a crash left of a half-written last line, so that the next line starts on its own."""
-    size = stream.seek(0, os.SEEK_END)
-    stream.seek(max(0, size - 65536))
-    tail = stream.read()
-    if tail and not tail.endswith(b"\n"):
-        stream.truncate(size - (len(tail) - tail.rfind(b"\n") - 1))

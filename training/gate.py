@@ -2,7 +2,8 @@
 
 The champion is the model promoted last, or `base` before the first promotion; it is looked up when the gate runs.
 Reads store/evaluations and store/suites; writes store/verdicts/METHOD: verdict.json, verdict.md, plots, and
-changed_sides.csv. The verdict holds for exactly the model, champion and suites whose record ids it names.
+changed_sides.csv. The verdict holds for exactly the model, champion and suites whose record ids it names. Each such
+judgement is an attempt at the champion, counted in runs/gate/attempts.jsonl.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ import pyarrow.parquet as pq
 from data import record, stage
 from data.landings import of_dataset
 from data.params import UserError, section
-from training import verdict_page
-from training.benchmarks import of_endpoint
+from training import card, verdict_page
+from training.attempts import Attempt
+from training.benchmarks import of_endpoint, sat_for
 from training.champion import BASE, current, endpoint_of
 from training.evaluate import DATASET, EVALUATIONS, MODELS, OUTCOMES, SUITES, evaluate_model
-from training.outcomes import SCHEMA, VERSION
+from training.outcomes import VERSION
+from training.paired import demand_recorded, demand_sound, read_outcomes
 from training.verdict import GateConfig, Judgement, Rule, judge
 
 VERDICTS = Path("store/verdicts")
@@ -35,11 +38,12 @@ CACHE = Path("runs/cache/evaluations")
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Outcomes of one model, and the records of the model and the suites they come from."""
+    """Outcomes of one model with the file they are in, and the records of the model and the suites they come from."""
 
     model_record: str
     suites_record: str
     outcomes: pa.Table
+    path: Path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,13 +58,16 @@ class Opponent:
 def read_evaluation(model: str) -> Evaluation:
     """The evaluation of store/models/MODEL. Raises `UserError` if it is absent, changed or of unrecorded origin."""
     folder = EVALUATIONS / model
-    origin = {item["path"]: item["record"] for item in record.verify(folder).inputs}
+    made, path = record.verify(folder), folder / OUTCOMES
+    origin = {item["path"]: item["record"] for item in made.inputs}
     model_record, suites_record = origin.get((MODELS / model).as_posix()), origin.get(SUITES.as_posix())
     if not model_record or not suites_record:
         raise UserError(
             f"{folder}: its record does not name the model and the suites. Run `dvc repro -f evaluate@{model}`."
         )
-    return Evaluation(model_record, suites_record, pq.read_table(folder / OUTCOMES))
+    outcomes = read_outcomes(path)
+    demand_recorded(outcomes, path, made)
+    return Evaluation(model_record, suites_record, outcomes, path)
 
 
 def opponent_of(endpoint: str, base: Evaluation) -> Opponent:
@@ -73,9 +80,13 @@ def opponent_of(endpoint: str, base: Evaluation) -> Opponent:
 
 def build(args: argparse.Namespace) -> None:
     endpoint = endpoint_of(args.method)
-    config = section(GateConfig, "gate").rule(endpoint)
     challenger, base = read_evaluation(args.method), read_evaluation(BASE)
     opponent = opponent_of(endpoint, base)
+    attempt = Attempt(
+        endpoint=endpoint, method=args.method, champion=opponent.model_record, model=challenger.model_record,
+        suites=challenger.suites_record,
+    )  # fmt: skip
+    config = section(GateConfig, "gate").rule(endpoint, attempt.number)
     with stage.run(
         f"gate@{args.method}", kind="verdict", command=f"python -m training.gate {args.method}",
         out=VERDICTS / args.method, inputs=[SUITES, EVALUATIONS / BASE, EVALUATIONS / args.method, DATASET],
@@ -86,12 +97,16 @@ def build(args: argparse.Namespace) -> None:
             return
         _demand_same_suites({args.method: challenger, BASE: base})
         champion = _outcomes_of(opponent, endpoint, [challenger, base])
-        judgement = judge(challenger.outcomes, champion, config)
+        for evaluation in (challenger, champion):
+            demand_sound(evaluation.outcomes, evaluation.path, of_endpoint(endpoint), SUITES)
+        judgement = judge(challenger.outcomes, champion.outcomes, config)
         if challenger.model_record == opponent.model_record:
             judgement = _already_champion(judgement)
+        else:
+            attempt.note()
         facts = _facts(args.method, endpoint, opponent, challenger, judgement)
         _write(run, judgement, facts, config)
-        _page(run, judgement, facts, config, challenger.outcomes, champion)
+        _page(run, judgement, facts, config, challenger.outcomes, champion.outcomes)
         _report(run, judgement, facts, config)
 
 
@@ -106,26 +121,35 @@ def _demand_same_suites(evaluations: dict[str, Evaluation]) -> None:
             )
 
 
-def _outcomes_of(opponent: Opponent, endpoint: str, at_hand: list[Evaluation]) -> pa.Table:
+def _outcomes_of(opponent: Opponent, endpoint: str, at_hand: list[Evaluation]) -> Evaluation:
     """The opponent's outcomes on the present suites: already evaluated, cached, or evaluated now."""
     for evaluation in at_hand:
         if evaluation.model_record == opponent.model_record:
-            return evaluation.outcomes
+            return evaluation
     assert opponent.folder is not None, "base is always at hand"
-    key = f"{opponent.model_record[:32]}-{at_hand[0].suites_record[:32]}-{endpoint}-{VERSION}"
-    path = CACHE / f"{key}.parquet"
-    try:
-        return pq.read_table(path, schema=SCHEMA)
-    except (OSError, pa.ArrowInvalid):  # absent, or cut off by a full disk: make it again
-        pass
-    record.verify(opponent.folder)
-    stage.log(f"[gate] the champion {opponent.model_record[:12]} has not sat these suites yet; scoring it now")
-    outcomes = evaluate_model(opponent.folder, SUITES, DATASET, of_endpoint(endpoint))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    pq.write_table(outcomes, partial)
-    partial.replace(path)
-    return outcomes
+    suites = at_hand[0].suites_record
+    path = CACHE / f"{opponent.model_record[:32]}-{suites[:32]}-{endpoint}-{VERSION}.parquet"
+    if not _as_written(path):
+        record.verify(opponent.folder)
+        stage.log(f"[gate] the champion {opponent.model_record[:12]} has not sat these suites yet; scoring it now")
+        outcomes = evaluate_model(opponent.folder, SUITES, DATASET, sat_for(endpoint))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        pq.write_table(outcomes, partial)
+        record.write_atomically(_stated(path), record.hash_file(partial) + "\n")
+        partial.replace(path)
+    return Evaluation(opponent.model_record, suites, read_outcomes(path), path)
+
+
+def _as_written(path: Path) -> bool:
+    """Whether a cached file is there, and neither cut off by a full disk nor changed since."""
+    stated = _stated(path)
+    return path.is_file() and stated.is_file() and stated.read_text().strip() == record.hash_file(path)
+
+
+def _stated(path: Path) -> Path:
+    """Where the hash of a cached file is written."""
+    return path.with_suffix(".sha256")
 
 
 def _already_champion(judgement: Judgement) -> Judgement:
@@ -156,6 +180,8 @@ def _write(run: stage.Run, judgement: Judgement, facts: dict[str, Any], config: 
         "verdict": judgement.verdict, "needs_more_items": judgement.needs_more_items, "reason": facts["sentence"],
         "benchmarks": [dataclasses.asdict(c) for c in judgement.comparisons],
         "gate": dataclasses.asdict(config),
+        "attempt": {"number": config.attempt, "level": config.level, "confidence": config.confidence,
+                    "lucky": config.lucky, "lucky_unspent": config.lucky_unspent},
     }  # fmt: skip
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     (run.out / VERDICT).write_text(text, encoding="utf-8")
@@ -164,7 +190,7 @@ def _write(run: stage.Run, judgement: Judgement, facts: dict[str, Any], config: 
 def _page(
     run: stage.Run, judgement: Judgement, facts: dict[str, Any], config: Rule, ours: pa.Table, theirs: pa.Table
 ) -> None:
-    """verdict.md, its pictures and changed_sides.csv."""
+    """verdict.md, its pictures, changed_sides.csv, and the model card."""
     found = verdict_page.changes(judgement, ours, theirs, SUITES)
     verdict_page.write_csv(found, run.out / "changed_sides.csv")
     verdict_page.forest(judgement, facts["method"], facts["champion_kind"], run.out / "intervals.png")
@@ -172,6 +198,7 @@ def _page(
     if verdict_page.changed_page(found, DATASET / "images.parquet", run.out / "changed.png"):
         run.picture("Items that changed sides", run.out / "changed.png")
     (run.out / PAGE).write_text(verdict_page.markdown(judgement, found, facts, config), encoding="utf-8")
+    card.write_card(run, judgement, facts, config, found, ours, theirs)
     run.table("Comparisons", verdict_page.comparison_rows(judgement))
     run.table("Items that changed sides", verdict_page.slice_rows(judgement, found))
     for c in judgement.comparisons:
@@ -185,7 +212,8 @@ def _page(
 
 
 def _report(run: stage.Run, judgement: Judgement, facts: dict[str, Any], config: Rule) -> None:
-    run.summary(verdict=judgement.verdict, needs_more_items=judgement.needs_more_items, champion=facts["champion_kind"])
+    run.summary(verdict=judgement.verdict, needs_more_items=judgement.needs_more_items, champion=facts["champion_kind"],
+                attempt=config.attempt)  # fmt: skip
     for c in judgement.comparisons:
         run.summary(**{f"{c.name}/{c.metric}": round(c.difference, 6)})
         points = f"{100 * c.difference:+.1f} ({100 * c.low:+.1f} to {100 * c.high:+.1f})"
@@ -195,6 +223,10 @@ def _report(run: stage.Run, judgement: Judgement, facts: dict[str, Any], config:
         description=facts["sentence"], verdict=judgement.verdict, needs_more_items=judgement.needs_more_items,
         primary=config.primary, model_record=facts["model_record"], champion_record=facts["champion_record"],
     )  # fmt: skip
+    run.log(
+        f"attempt {config.attempt} of {facts['method']} at this champion, judged with {100 * config.confidence:.4g} % "
+        f"intervals: a model no better passes in any of them with a chance of {100 * config.lucky:.2g} % at most"
+    )
     run.log(f"{judgement.verdict.upper()}. {facts['sentence']}")
 
 

@@ -1,8 +1,11 @@
-"""Statistics of per-item outcomes: cluster bootstrap, exact McNemar, Holm, items needed.
+"""Statistics of per-item outcomes: cluster bootstrap, exact McNemar, Holm, alpha spending, items needed.
 
 Items of one product are not independent (two captions of one photo succeed or fail together), so the unit that is
 resampled is the product family, never the item. Every function is exact or seeded: the same outcomes give the same
 interval on every machine.
+
+Intervals are percentile intervals, not BCa: the acceleration of BCa is estimated from the jackknife, which is all zeros
+where every item agrees, just where the two items added by `estimate` are what keeps an interval honest.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import binomtest
 
 from data.params import UserError
 
@@ -86,12 +90,7 @@ def _bootstrap_means(sums: Floats, counts: Floats, draws: int, seed: int) -> Flo
 
 def mcnemar(wins: int, losses: int) -> float:
     """Two-sided exact p of McNemar's test: the discordant pairs as coin flips. No discordant pair gives 1."""
-    n, k = wins + losses, min(wins, losses)
-    term = total = 1
-    for i in range(k):  # big integers: exact for any n
-        term = term * (n - i) // (i + 1)
-        total += term
-    return min(1.0, 2 * total / 2**n)
+    return float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
 
 
 def discordant_units(differences: Floats, units: Integers) -> tuple[int, int]:
@@ -112,6 +111,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
         running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = running
     return adjusted
+
+
+def spent(alpha: float, attempt: int) -> float:
+    """The part of `alpha` that attempt 1, 2, 3, … may use: alpha / (k (k + 1)), which sums to alpha over all attempts.
+
+    By the union bound no number of attempts, however they depend on each other, is wrong more often than alpha.
+    """
+    if attempt < 1:
+        raise ValueError(f"attempts are counted from 1, got {attempt}")
+    return alpha / (attempt * (attempt + 1))
 
 
 def items_needed(n: int, error: float, distance: float, *, alpha: float = ALPHA, power: float = POWER) -> int:

@@ -3,25 +3,29 @@
 A challenger passes when it is non-inferior on every compared metric (the interval of the difference lies above minus
 the margin) and superior on the primary benchmark. It fails when it is worse than a margin with certainty, or when the
 primary benchmark excludes any gain. Otherwise the items are too few to decide, and the verdict says how many it takes.
+
+Promotion is a one-sided question, asked again at every attempt. `alpha` is the chance that a champion is ever replaced
+by a model that is no better: the methods of the endpoint share it evenly, and each spends its share over its attempts
+(`statistics.spent`). What one attempt may use is the rule's `level`; its intervals leave that much out at either end.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 from typing import Literal
 
-import numpy as np
 import pyarrow as pa
 
 from data.params import UserError
 from training.benchmarks import BENCHMARKS, of_endpoint
+from training.champion import ENDPOINTS
 from training.outcomes import cells, column
-from training.statistics import Estimate, discordant_units, estimate, holm, items_needed, mcnemar
+from training.paired import Cells, paired
+from training.statistics import Estimate, discordant_units, estimate, holm, items_needed, mcnemar, spent
 
 Verdict = Literal["pass", "fail", "inconclusive"]
-Cells = Mapping[tuple[str, str], pa.Table]
+MOST_DRAWS = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,18 +59,21 @@ class GateConfig:
             except ValueError as error:
                 raise ValueError(f"endpoints.{name}: {error}") from None
 
-    def rule(self, endpoint: str) -> Rule:
-        """All settings by which a challenger of `endpoint` is judged."""
+    def rule(self, endpoint: str, attempt: int = 1) -> Rule:
+        """All settings by which a method's given attempt at the champion of `endpoint` is judged."""
         chosen = self.endpoints[endpoint]
         return Rule(
             endpoint=endpoint, draws=self.draws, seed=self.seed, alpha=self.alpha, margins=chosen.margins,
-            primary=chosen.primary,
+            primary=chosen.primary, methods=len(ENDPOINTS[endpoint]), attempt=attempt,
         )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rule:
-    """How challengers of one endpoint are judged: see `GateConfig` and `EndpointGate`."""
+    """How a challenger of one endpoint is judged: see `GateConfig` and `EndpointGate`.
+
+    `methods` share the endpoint's alpha; `attempt` counts those of the challenger's method against this champion.
+    """
 
     endpoint: str = "search"
     draws: int = 10_000
@@ -74,6 +81,8 @@ class Rule:
     alpha: float = 0.05
     margins: dict[str, float]
     primary: str
+    methods: int = 1
+    attempt: int = 1
 
     def __post_init__(self) -> None:
         exams = of_endpoint(self.endpoint)
@@ -88,6 +97,31 @@ class Rule:
                 raise ValueError(f"margins.{name}: {margin} is not a share between 0 and 1")
         if self.primary not in exams:
             raise ValueError(f"primary: {self.primary!r} is not one of {', '.join(exams)}")
+
+    @property
+    def level(self) -> float:
+        """The chance that this attempt promotes a model that is no better, one-sided."""
+        return spent(self.alpha / self.methods, self.attempt)
+
+    @property
+    def confidence(self) -> float:
+        """Of the intervals, which have two ends: 0.95 at a first attempt of an endpoint's only method."""
+        return 1 - 2 * self.level
+
+    @property
+    def lucky(self) -> float:
+        """The chance that any of this method's attempts so far promotes a model that is no better, at most."""
+        return sum(spent(self.alpha / self.methods, k) for k in range(1, self.attempt + 1))
+
+    @property
+    def lucky_unspent(self) -> float:
+        """The same, had every attempt been judged at the first one's level."""
+        return 1 - (1 - spent(self.alpha / self.methods, 1)) ** self.attempt
+
+    @property
+    def resamples(self) -> int:
+        """As many as leave the same number beyond an interval's end as `draws` do at the usual level."""
+        return min(MOST_DRAWS, round(self.draws * spent(self.alpha, 1) / self.level))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -161,7 +195,7 @@ def judge(challenger: pa.Table, champion: pa.Table, config: Rule) -> Judgement:
         for metric in benchmark.gate_metrics
     ]
     adjusted = holm([m.p for m in measured])
-    superior = [_superior(m, p, config.alpha) for m, p in zip(measured, adjusted, strict=True)]
+    superior = [_superior(m, p, 2 * config.level) for m, p in zip(measured, adjusted, strict=True)]
     primary = [i for i, m in enumerate(measured) if m.key[0] == config.primary]
     shown = any(superior[i] for i in primary)
     hopeless = all(_no_gain(measured[i]) for i in primary)
@@ -173,13 +207,15 @@ def judge(challenger: pa.Table, champion: pa.Table, config: Rule) -> Judgement:
 
 
 def _measure(ours: Cells, theirs: Cells, key: tuple[str, str], control: str | None, config: Rule) -> _Measured:
-    a, b = _paired(ours, theirs, key)
+    a, b = paired(ours, theirs, key)
     challenger, champion, units = column(a, "outcome"), column(b, "outcome"), column(a, "unit")
     difference = challenger - champion
-    measure = functools.partial(estimate, span=(-1.0, 1.0), draws=config.draws, seed=config.seed, alpha=config.alpha)
+    measure = functools.partial(
+        estimate, span=(-1.0, 1.0), draws=config.resamples, seed=config.seed, alpha=2 * config.level
+    )
     beyond = None
     if control:
-        missed = column(_paired(ours, theirs, (key[0], control))[0], "outcome") == 0
+        missed = column(paired(ours, theirs, (key[0], control))[0], "outcome") == 0
         if not missed.any():
             raise UserError(
                 f"{key[0]}: {BENCHMARKS[key[0]].blind} solves every item, so the suite proves nothing about seeing."
@@ -191,25 +227,6 @@ def _measure(ours: Cells, theirs: Cells, key: tuple[str, str], control: str | No
         p=mcnemar(*discordant_units(difference, units)),
         gained=int((difference > 0).sum()), lost=int((difference < 0).sum()),
     )  # fmt: skip
-
-
-def _paired(ours: Cells, theirs: Cells, key: tuple[str, str]) -> tuple[pa.Table, pa.Table]:
-    """Both models' rows of one metric, item by item. Any difference in the item lists is a failed evaluation."""
-    name = " ".join(key)
-    for whose, found in (("challenger", ours), ("champion", theirs)):
-        if key not in found:
-            raise UserError(f"{name}: the {whose}'s outcomes lack it. Evaluate it again with `dvc repro -f`.")
-        if not np.isfinite(column(found[key], "outcome")).all():
-            raise UserError(f"{name}: the {whose} has outcomes that are not numbers. Evaluate it again.")
-    a, b = ours[key], theirs[key]
-    for part in ("item_id", "unit"):
-        if a[part].to_pylist() != b[part].to_pylist():
-            odd = sorted(set(a[part].to_pylist()) ^ set(b[part].to_pylist()))[:3]
-            raise UserError(
-                f"{name}: challenger and champion were not scored on the same items ({part}, for example {odd}). "
-                "Evaluate both on the present suites with `dvc repro`."
-            )
-    return a, b
 
 
 def _superior(m: _Measured, p: float, alpha: float) -> bool:
@@ -241,19 +258,20 @@ def _comparison(m: _Measured, config: Rule, p: float, superior: bool, verdict: V
 
 
 def _needed(m: _Measured, config: Rule, superior: bool) -> int:
-    """More items of this benchmark until its open questions would be decided, at today's variance.
+    """More items of this benchmark until its open questions would be decided, at today's variance and level.
 
     The distance to be noticed is that between the observed difference and the threshold in question, but no smaller
     than the margin: the margin is the smallest difference that anybody said matters.
     """
-    margin, e, needed = config.margins[m.key[0]], m.whole, [1]
+    margin, e, alpha, needed = config.margins[m.key[0]], m.whole, 2 * config.level, [1]
     if e.low <= -margin:
-        needed.append(items_needed(e.n, e.error, max(abs(e.value + margin), margin), alpha=config.alpha))
+        needed.append(items_needed(e.n, e.error, max(abs(e.value + margin), margin), alpha=alpha))
     if m.key[0] == config.primary and not superior:
-        needed.append(items_needed(e.n, e.error, max(abs(e.value), margin), alpha=config.alpha))
+        strictest = alpha / sum(len(b.gate_metrics) for b in of_endpoint(config.endpoint).values())  # Holm's first step
+        needed.append(items_needed(e.n, e.error, max(abs(e.value), margin), alpha=strictest))
         if m.beyond is not None and m.beyond.low <= 0:
             b = m.beyond
-            more = items_needed(b.n, b.error, max(abs(b.value), margin), alpha=config.alpha)
+            more = items_needed(b.n, b.error, max(abs(b.value), margin), alpha=alpha)
             needed.append(-(-more * e.n // b.n))  # only b.n of e.n items are beyond the control
     return max(needed)
 

@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from data.landings import warnings
-from data.reports import csv_field, markdown_cell
+from data.reports import csv_field
 from training.benchmarks import BENCHMARKS
+from training.card_page import Block, table
 from training.outcomes import Question, cells, column
 from training.pictures import Card, cards_page, load_photos, words
 from training.plots import BAD, GOOD, OPEN, Line, intervals
@@ -126,23 +127,35 @@ def _moved(c: Change) -> str:
 
 def markdown(judgement: Judgement, found: Sequence[Change], facts: dict[str, Any], config: Rule) -> str:
     """The whole page. `facts` holds method, endpoint, champion kind and the record ids."""
-    level = f"{100 * (1 - config.alpha):g} %"
+    level = f"{100 * config.confidence:.4g} %"
     parts = [
         f"# {facts['method']}: {judgement.verdict}",
         f"**{facts['sentence']}**",
         "![Differences with intervals](intervals.png)",
-        f"## The comparisons\n\n{_table(comparison_rows(judgement))}",
-        f"Differences in points; intervals hold at {level}, from {config.draws:,} resamples of product families. "
-        "p is exact McNemar over families, Holm-adjusted.",
-        *_control_text(judgement, config),
-        f"## Items that changed sides\n\n{_table(slice_rows(judgement, found))}",
+        f"## The comparisons\n\n{table(comparison_rows(judgement))}",
+        f"Differences in points; intervals hold at {level}, from {config.resamples:,} resamples of product families "
+        "(percentile). p is exact McNemar over families, Holm-adjusted.",
+        _attempt_text(facts["method"], config),
+        *(table(block) if isinstance(block, list) else str(block) for block in control_blocks(judgement, config)),
+        f"## Items that changed sides\n\n{table(slice_rows(judgement, found))}",
         "All of them: [changed_sides.csv](changed_sides.csv).",
         *(["![Examples](changed.png)"] if found else []),
-        f"## What was compared\n\n{_table(_facts_rows(facts))}",
+        f"## What was compared\n\n{table(_facts_rows(facts))}",
         *_data_text(facts["landings"]),
         f"## The rule\n\n{_rule(config)}",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _attempt_text(method: str, config: Rule) -> str:
+    """How often this method has tried, and the chance that it was let through by luck."""
+    shared = f", shared by the {config.methods} methods of the endpoint" if config.methods > 1 else ""
+    return (
+        f"This is attempt {config.attempt} of {method} at this champion. A model that is no better passes in any of them "
+        f"with a chance of {100 * config.lucky:.2g} % at most, and of {100 * config.alpha:g} % in all there may ever be"
+        f"{shared}: attempt k spends 1 / (k (k + 1)) of the method's share."
+        + (f" Without spending it would be {100 * config.lucky_unspent:.2g} %." if config.attempt > 1 else "")
+    )
 
 
 def _data_text(found: Sequence[dict[str, Any]]) -> list[str]:
@@ -152,7 +165,7 @@ def _data_text(found: Sequence[dict[str, Any]]) -> list[str]:
     rows, refused = (sum(drop[key] for drop in found) for key in ("rows", "quarantined"))
     said = f"{len(found)} landed drop(s), {rows:,} rows, of which {refused:,} were refused."
     told = warnings(found)
-    return [f"## Warnings about the data\n\n{said}", *([_table(told)] if told else [])]
+    return [f"## Warnings about the data\n\n{said}", *([table(told)] if told else [])]
 
 
 def comparison_rows(judgement: Judgement) -> list[dict[str, Any]]:
@@ -181,14 +194,29 @@ def slice_rows(judgement: Judgement, found: Sequence[Change]) -> list[dict[str, 
     return rows
 
 
-def _control_text(judgement: Judgement, config: Rule) -> list[str]:
-    return [
-        f"On the {b['n_items']:,.0f} items of {c.label} that {BENCHMARKS[c.name].blind} gets wrong, the difference is "
-        f"{100 * b['difference']:+.1f} points ({100 * b['low']:+.1f} to {100 * b['high']:+.1f})"
-        + (": a gain counts only if it also holds there." if c.name == config.primary else ".")
-        for c in judgement.comparisons
-        if (b := c.beyond_control)
-    ]
+def control_blocks(judgement: Judgement, config: Rule) -> list[Block]:
+    """How much of each difference the control shares: a table, and a sentence for each; nothing without a control.
+
+    The difference is a sum over items, so it divides into what lies on items that the control gets right as well and
+    what lies on those that it gets wrong.
+    """
+    rows, said = [], []
+    for c in judgement.comparisons:
+        if b := c.beyond_control:
+            own = b["difference"] * b["n_items"] / c.n_items
+            inside = f"{100 * b['difference']:+.1f} ({100 * b['low']:+.1f} to {100 * b['high']:+.1f})"
+            blind = BENCHMARKS[c.name].blind
+            rows.append({
+                "metric": c.label, "control": blind, "difference": f"{100 * c.difference:+.1f}",
+                "shared by the control": f"{100 * (c.difference - own):+.1f}", "beyond it": f"{100 * own:+.1f}",
+                "on the items it gets wrong": inside, "those items": f"{b['n_items']:,.0f} of {c.n_items:,}",
+            })  # fmt: skip
+            said.append(
+                f"On the {b['n_items']:,.0f} items of {c.label} that {blind} gets wrong, the difference is "
+                f"{100 * b['difference']:+.1f} points ({100 * b['low']:+.1f} to {100 * b['high']:+.1f})"
+                + (": a gain counts only if it also holds there." if c.name == config.primary else ".")
+            )
+    return [rows, *said] if rows else []
 
 
 def _facts_rows(facts: dict[str, Any]) -> list[dict[str, Any]]:
@@ -206,7 +234,7 @@ def _rule(config: Rule) -> str:
     controlled = BENCHMARKS[config.primary].control is not None
     return (
         f"- **pass**: every interval lies above minus the margin (in points: {margins}), and on {primary} the "
-        f"difference is above zero, by the interval, by the Holm-adjusted p ≤ {config.alpha:g}"
+        f"difference is above zero, by the interval, by the Holm-adjusted p ≤ {2 * config.level:.2g}"
         + (f", and on the items that {blind} gets wrong.\n" if controlled else ".\n")
         + f"- **fail**: some interval lies wholly below minus its margin, or on {primary} a gain is excluded"
         + (f", overall or beyond what {blind} gets.\n" if controlled else ".\n")
@@ -215,9 +243,3 @@ def _rule(config: Rule) -> str:
         "or a margin away from the threshold, whichever is further.\n\n"
         "Ties count as failures. Every family is resampled whole, because captions of one product are not independent."
     )
-
-
-def _table(rows: Sequence[dict[str, Any]]) -> str:
-    head = list(rows[0])
-    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
-    return "\n".join([*lines, *(f"| {' | '.join(markdown_cell(str(row[name])) for name in head)} |" for row in rows)])
