@@ -8,6 +8,24 @@ from collections.abc import Iterator, Mapping
 from training.official.contract import Official
 
 MODULES: dict[str, str] = {  # name: file in training/benchmarks, whose BENCHMARKS hold an `Official` of that name
+    "vg_relation": "aro",
+    "vg_attribution": "aro",
+    "coco_order": "aro",
+    "flickr30k_order": "aro",
+    "valse": "valse",
+    "vl_checklist": "vl_checklist",
+    "sugarcrepe": "sugarcrepe",
+    "sugarcrepe_pp": "sugarcrepe_pp",
+    "winoground": "winoground",
+    "fashioniq": "fashioniq",
+    "cirr": "cirr",
+    "circo": "circo",
+    "genecis": "genecis",
+    "vqa": "vqa",
+    "refcoco": "refcoco",
+    "nlvr": "nlvr",
+    "nlvr2": "nlvr2",
+    "snli_ve": "snli_ve",
 }
 
 

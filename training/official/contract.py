@@ -23,12 +23,14 @@ Metrics = dict[str, float]
 class File:
     """An annotation file below the benchmark's own folder; `PATH.gz` stands in for `PATH`.
 
-    `sha256` is of the uncompressed content, None where no official file could be had to take it from.
+    `sha256` is of the uncompressed content, or of JSON without its white space; None where no official file was at
+    hand to take it from. A file is not needed where the one named `instead` is there: some come in two formats.
     """
 
     path: str
     sha256: str | None = None
     needed: bool = True
+    instead: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +48,10 @@ class Picture:
 
 
 class Exam(Protocol):
-    """What an official benchmark may ask of a model. Scores are float32 and never rounded below that."""
+    """What an official benchmark may ask of a model. Scores are float32 and never rounded below that.
+
+    One whose `match` is more than the cosine says so by an attribute `reranks` that is true.
+    """
 
     def images(self, pictures: Sequence[Picture]) -> Vectors:
         """Unit vectors (N, D)."""

@@ -33,6 +33,10 @@ PART = 4096  # pictures per pass, after which they are kept
 BLOCK = 8192  # pairs per product of `match`
 
 
+class CannotSit(UserError):
+    """The model has not what the benchmark asks for: no score, and no mistake."""
+
+
 class ModelExam:
     """A model folder before official benchmarks (`training.official.contract.Exam`).
 
@@ -108,7 +112,7 @@ class ModelExam:
     def classes_of_pairs(
         self, task: str, pictures: Sequence[tuple[Picture, Picture]], texts: Sequence[str], names: Sequence[str]
     ) -> Vectors:
-        raise UserError(f"{self._model}: has no head for {task}. Fine-tune a model that can have one.")
+        raise CannotSit(f"{self._model}: has no head for {task}. Fine-tune a model that can have one.")
 
     def training_texts(self) -> list[str]:
         path = self._dataset / "products.parquet"
