@@ -137,7 +137,7 @@ def _per_task(items: pa.Table, order: np.ndarray) -> list[int]:
 def robustness_page(
     benchmark: Benchmark, suites: Path, dataset: Path, outcomes: pa.Table, _examinee: Examinee, path: Path
 ) -> None:
-    """Photos as the model saw them, clean and disturbed: those that a disturbance undid, and those that none did."""
+    """Photos as the model saw them, clean and disturbed: where a disturbance undid the answer, and where none did."""
     found = {
         metric.partition("_")[0]: cell for (name, metric), cell in cells(outcomes).items() if name == benchmark.name
     }
@@ -149,6 +149,7 @@ def robustness_page(
     chosen = {
         "Undone by a disturbance": _distinct(asked, order[(right[:, 0] & ~right.all(1))[order]])[:SHOWN],
         "Right all the same": _distinct(asked, order[right.all(1)[order]])[:SHOWN],
+        "Wrong when clean": _distinct(asked, order[~right[:, 0][order]])[:SHOWN],
     }
 
     def strip(index: int) -> Strip:
@@ -162,7 +163,7 @@ def robustness_page(
     keys = sorted({asked["image_key"][index].as_py() for places in chosen.values() for index in places})
     photos = load_photos(dataset / "images.parquet", keys)
     with tempfile.TemporaryDirectory() as scratch:
-        for kind in disturbance.KINDS if keys else ():
+        for kind in disturbance.KINDS:
             names = disturbance.write(dataset / "images.parquet", keys, kind, Path(scratch) / kind)
             photos |= load_photos(Path(scratch) / kind, names)
     strips_page(sections, photos, path)
@@ -196,7 +197,7 @@ PAGES: dict[str, tuple[str, Callable[[Path, Path, pa.Table, Examinee, Path], Non
     attributes.NAME: ("Attributes recognised and mistaken", functools.partial(classes_page, attributes.BENCHMARK)),
     category.NAME: ("Categories recognised and mistaken", functools.partial(classes_page, category.BENCHMARK)),
     **{
-        benchmark.name: ("Blurred, cut and noisy photos", functools.partial(robustness_page, benchmark))
+        benchmark.name: (f"Disturbed photos: {benchmark.endpoint}", functools.partial(robustness_page, benchmark))
         for benchmark in robustness.BENCHMARKS
     },
 }

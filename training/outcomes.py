@@ -114,13 +114,13 @@ class Benchmark:
                 raise UserError(f"{path}: column `{column}` is missing. {cure}")
             if table[column].null_count:
                 raise UserError(f"{path}: column `{column}` has {table[column].null_count} empty values. {cure}")
+        if len(table["item_id"].unique()) != table.num_rows:
+            raise UserError(f"{path}: an item_id occurs twice. {cure}")
         table = self.only(table) if self.only else table
         if table.num_rows == 0:
             raise UserError(
                 f"{path}: no items. The test split has none to ask; land more products, then `dvc repro suites`."
             )
-        if len(table["item_id"].unique()) != table.num_rows:
-            raise UserError(f"{path}: an item_id occurs twice. {cure}")
         return table.select(self.columns)
 
 
