@@ -33,6 +33,7 @@ class CrossAttention(nn.Module):
         self.key_value = nn.Linear(source_width, 2 * width)
         self.out = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width, eps=eps)
+        self.looks = nn.Identity()  # what passes here is the attention: where a hook can read it, for grounding
 
     def project(self, source: Tensor) -> Tensor:
         """Keys and values (B, 2, heads, M, W / heads): made once and gathered where a source is used several times."""
@@ -46,7 +47,7 @@ class CrossAttention(nn.Module):
         q = self.query(x).view(batch, length, self.heads, -1).transpose(1, 2)
         logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
         biased = logits if bias is None else logits + bias
-        mixed = biased.softmax(-1).to(v.dtype) @ v
+        mixed = self.looks(biased.softmax(-1)).to(v.dtype) @ v
         return self.norm(x + self.out(mixed.transpose(1, 2).reshape(batch, length, width))), logits
 
     def forward(self, x: Tensor, source: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
