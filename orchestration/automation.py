@@ -1,11 +1,13 @@
-"""What runs without anybody's click: the sensor for new drops, and the one that keeps Dagster's view in step.
+"""What runs without anybody's click: the sensor for new drops, the one that keeps Dagster's view in step, and the one
+that says when an override has expired.
 
-The drop sensor is off until it is switched on in the UI (Automation), because a retraining costs hours; the other one
-only reads and is on.
+The drop sensor is off until it is switched on in the UI (Automation), because a retraining costs hours; the others only
+read and are on. None of them promotes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import cast
 
@@ -16,11 +18,12 @@ from orchestration import boundary, stages
 
 DROP_INTERVAL = 60
 SYNC_INTERVAL = 30
+OVERRIDE_INTERVAL = 300
 
 
 def build(graph: stages.Graph) -> list[dg.SensorDefinition]:
     """The sensors of a workspace."""
-    return [_drop_sensor(graph), _sync_sensor(graph)]
+    return [_drop_sensor(graph), _sync_sensor(graph), _override_sensor(graph)]
 
 
 def _drop_sensor(graph: stages.Graph) -> dg.SensorDefinition:
@@ -89,3 +92,33 @@ def _sync_sensor(graph: stages.Graph) -> dg.SensorDefinition:
         return dg.SensorResult(asset_events=events, cursor=before)
 
     return work_done_elsewhere
+
+
+def _override_sensor(graph: stages.Graph) -> dg.SensorDefinition:
+    @dg.sensor(
+        name="expired_overrides", minimum_interval_seconds=OVERRIDE_INTERVAL,
+        default_status=dg.DefaultSensorStatus.RUNNING, target=None,
+        description="Fails the check of a production asset whose model is live by an override, once that has expired.",
+    )  # fmt: skip
+    def expired_overrides(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        """Cursor: {endpoint: when the expired override told of last had ended}."""
+        from serving import overrides
+
+        told = json.loads(context.cursor or "{}")
+        with contextlib.chdir(graph.root):
+            found = [override for override in overrides.expired() if told.get(override.endpoint) != override.until]
+        if not found:
+            return dg.SensorResult(skip_reason="No override has expired since the last look.", cursor=context.cursor)
+        events = []
+        for override in found:
+            live = boundary.live_version(graph.root, override.endpoint)
+            result = boundary.override_check(live or {})
+            events.append(dg.AssetCheckEvaluation(
+                asset_key=dg.AssetKey([boundary.PRODUCTION, override.endpoint]), check_name=boundary.OVERRIDE,
+                passed=result.passed, severity=result.severity, description=result.description,
+                metadata=result.metadata or {},
+            ))  # fmt: skip
+        cursor = json.dumps(told | {override.endpoint: override.until for override in found})
+        return dg.SensorResult(asset_events=events, cursor=cursor)
+
+    return expired_overrides

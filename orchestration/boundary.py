@@ -25,6 +25,7 @@ INBOX = Path("runs/inbox")
 STARTER = Path("data/starter/drop-1")
 LANDING = stages.LANDING_ASSET
 PRODUCTION = "production"
+OVERRIDE = "override"  # the check of a production asset
 ACTS = "acts on the outside world"  # their code version: DVC does not judge whether such an act is out of date
 DROP_COLUMNS = ("drop_id", "name", "catalog", "rows", "accepted", "quarantined", "withdrawn")
 Reporter = Callable[[], reports.Report]
@@ -75,7 +76,7 @@ def contents(graph: stages.Graph, declared: Mapping[str, Sequence[str]]) -> Iter
     if _landed_version(graph.root):
         yield LANDING, _landing_tags(graph.root), lambda: _landing_report(graph, declared.get(LANDING, ()))
     for endpoint in endpoints(graph.root):
-        live = _live(graph.root, endpoint)
+        live = live_version(graph.root, endpoint)
         if live:
             yield f"{PRODUCTION}/{endpoint}", _live_tags(graph, live), functools.partial(_live_report, graph, live)
 
@@ -104,20 +105,40 @@ def _production(graph: stages.Graph, endpoint: str) -> dg.AssetsDefinition:
         key=[PRODUCTION, endpoint], deps=[dg.AssetKey(stage.asset.split("/")) for stage in _ready(graph, endpoint)],
         group_name=PRODUCTION, kinds={"triton"}, owners=["team:serving"], pool="triton",
         description=f"The model that answers endpoint `{endpoint}` on Triton; promoted only with a passing verdict.",
-        metadata={"command": "fittingroom promote"},
+        metadata={"command": "fittingroom promote"}, check_specs=[_override_spec(endpoint)],
     )  # fmt: skip
     def materialize(context: dg.AssetExecutionContext, config: PromoteConfig, here: Workspace) -> dg.MaterializeResult:
         method = config.method or load(graph.root / PARAMS)["promotion"]["endpoints"][endpoint]
         reason = ["--reason", config.override_reason] if config.override_reason else []
         here.python(context, "orchestration", "promote", method, "--endpoint", endpoint, *reason)
         with as_failure():
-            live = _live(graph.root, endpoint)
+            live = live_version(graph.root, endpoint)
             if live is None:
                 raise UserError(f"{endpoint}: nothing is live after the promotion. Look at `fittingroom status`.")
             report = _live_report(graph, live)
         return reports.result(report)
 
     return materialize
+
+
+def _override_spec(endpoint: str) -> dg.AssetCheckSpec:
+    return dg.AssetCheckSpec(
+        OVERRIDE, asset=[PRODUCTION, endpoint],
+        description="A verdict lets the live model serve, or an override that has not expired.",
+    )  # fmt: skip
+
+
+def override_check(live: Mapping[str, Any]) -> dg.AssetCheckResult:
+    """By what right the live version serves: an override is a warning, and an error once it has expired."""
+    from serving import overrides
+
+    found = overrides.of(live)
+    severity = dg.AssetCheckSeverity.ERROR if found and found.expired else dg.AssetCheckSeverity.WARN
+    return dg.AssetCheckResult(
+        check_name=OVERRIDE, passed=found is None, severity=severity,
+        description=found.sentence if found else "Its verdict lets it serve.",
+        metadata={key: str(value) for key, value in found.facts.items() if value} if found else {},
+    )  # fmt: skip
 
 
 def _rules(graph: stages.Graph) -> dict[str, str | None]:
@@ -164,7 +185,7 @@ def _begun(root: Path, folder: Path) -> str:
     return str(record.run_facts(record_id, root).get("begun", "")) if record_id else ""
 
 
-def _live(root: Path, endpoint: str) -> dict[str, Any] | None:
+def live_version(root: Path, endpoint: str) -> dict[str, Any] | None:
     """What the registry says of the version that answers an endpoint; None if nothing does."""
     from serving import registry
 
@@ -177,7 +198,7 @@ def _live_report(graph: stages.Graph, live: Mapping[str, Any]) -> reports.Report
     told = (key for key, item in live.items() if item is not None and key not in ("id", "after"))
     shown = {key: render.value(live[key]) for key in told}
     shown["trace"] = f"fittingroom trace {live['endpoint']}@{live['version']}"
-    return reports.Report(shown, (), _live_tags(graph, live))
+    return reports.Report(shown, (override_check(live),), _live_tags(graph, live))
 
 
 def _live_tags(graph: stages.Graph, live: Mapping[str, Any]) -> dict[str, str]:
@@ -193,6 +214,8 @@ def _live_tags(graph: stages.Graph, live: Mapping[str, Any]) -> dict[str, str]:
         if stage.asset == f"exports/{live['method']}" and _record_id(graph.root / stage.out) != live["export_record"]:
             versions[stage.asset] = live["export_record"]
     version = f"version {live['version']}, export {live['export_record']}"
+    if live.get("override"):  # given again, it is news
+        version += f", override until {live.get('override_until')}"
     return {**reports.data_version_tags(version), CODE_VERSION_TAG: ACTS, **reports.input_tags(versions)}
 
 

@@ -13,6 +13,7 @@ from rich.tree import Tree
 from data.archive import DIGITS
 from data.lineage import Break, Chain, Node
 from orchestration.lineage_cli import Rows, Traced, breaks_json, lines_of
+from serving import overrides
 from serving.impact import Holding, Impact
 from serving.lineage import Version
 
@@ -74,7 +75,9 @@ def _title(found: Traced) -> str:
     if version is None:
         return escape(found.target)
     facts = version.facts
-    override = f", overridden: {facts['override']}" if facts.get("override") else ""
+    override = ""
+    if given := overrides.of({**facts, "endpoint": version.endpoint, "version": version.version}):
+        override = f", overridden {'(EXPIRED)' if given.expired else f'until {given.until[:10]}'}: {given.reason}"
     promoted = f"{facts.get('method')}, promoted {facts['time'][:19]} by {facts['who']}{override}"
     return escape(f"{version.name}, {_alias(version)}: {promoted}")
 

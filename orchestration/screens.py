@@ -43,6 +43,9 @@ def show_serving(status: Mapping[str, Any]) -> None:
         )  # fmt: skip
     console = Console(highlight=False, soft_wrap=True)
     console.print(table)
+    for name, endpoint in status["endpoints"].items():
+        if endpoint["override"]:
+            console.print(f"override {name}: {_override(endpoint)}")
     server = ", ".join(f"{key} {value}" for key, value in (status["server"] or {}).items() if value is not None)
     console.print(f"server   {server or 'not running'}")
 
@@ -55,6 +58,13 @@ def show_answer(answer: Any) -> None:
     console.print(f"pictures {answer.picture}")
     trace = f"fittingroom trace {answer.record[:RECORD_DIGITS]}"
     console.print(f"answered by {answer.endpoint} version {answer.version}, see `{trace}`")
+
+
+def _override(endpoint: Mapping[str, Any]) -> str:
+    """Until when the override holds, and why it was given."""
+    day = endpoint["override_until"][:10]
+    ends = f"[red]EXPIRED on {day}[/]" if endpoint["override_expired"] else f"until {day}"
+    return f"{ends} ({escape(endpoint['override'])})"
 
 
 def _number(version: int | None) -> str:

@@ -28,6 +28,7 @@ class PromotionConfig:
         latency_requests: requests sent to measure it, one after the other, cycling through the golden inputs.
         load_wait_s: how long a version may take to become ready, seconds.
         lock_wait_s: how long to wait for another promotion to end, seconds.
+        override_days: how long an override authorises the model it was given for.
     """
 
     endpoints: dict[str, str]
@@ -37,12 +38,15 @@ class PromotionConfig:
     latency_requests: int = 200
     load_wait_s: float = 120.0
     lock_wait_s: float = 300.0
+    override_days: float = 14.0
 
     def __post_init__(self) -> None:
         if not 0 < self.cosine <= 1:
             raise ValueError(f"cosine is {self.cosine}; it must be above 0 and at most 1.")
         if self.latency_requests < 1:
             raise ValueError("latency_requests must be at least 1, or there is no latency to compare with the budget.")
+        if not 0 < self.override_days <= 365:
+            raise ValueError(f"override_days is {self.override_days}; it must be above 0 and at most 365.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ from serving.model_config import CONFIG, parameter
 from training.champion import CHAMPIONS, CURRENT
 
 RECORDS, ROWS = "records", "rows.parquet"
-FACTS = ("method", "model_record", "export_record", "folder", "lineage", "verdict_record", "override", "who", "time")
+FACTS = (*registry.CARRIED, "lineage", "who", "time")
 POLICY = re.compile(r"version_policy \{ specific \{ versions: \[ ([0-9, ]+) \] \} \}\n\Z")
 
 
@@ -87,7 +87,7 @@ def versions(endpoint: str | None = None) -> list[Version]:
         aliases = {number: alias for alias, number in asdict(registry.aliases(name)).items() if number is not None}
         for number in dict.fromkeys(entry["version"] for entry in entries if entry["to"] == "live"):
             own = [entry for entry in entries if entry["version"] == number]
-            live = next(entry for entry in reversed(own) if entry["to"] == "live")
+            live = next(e for e in reversed(own) if e["to"] == "live" and e.get("action") != registry.RENEW)
             facts = {key: entry[key] for entry in own for key in FACTS if key in entry}
             facts |= {"time": live["time"], "who": live["who"]}
             found.append(

@@ -19,7 +19,7 @@ from data import record
 from data.params import UserError, section
 from data.record import Record
 from data.stage import log
-from serving import golden, lineage, lock, parity, registry, repository, server, verdicts
+from serving import golden, lineage, lock, overrides, parity, registry, repository, server, verdicts
 from serving.config import EXPORTS, GOLDEN, SERVING, PromotionConfig
 from serving.switch import Switch, keep_under_dvc, trained_model, undoing
 from serving.triton import Triton
@@ -46,7 +46,8 @@ def promote(method: str, *, endpoint: str | None = None, override_reason: str | 
     Args:
         method: a folder of store/exports.
         endpoint: if given, must be the endpoint the method competes for.
-        override_reason: goes live without a passing verdict; the reason is recorded. Parity and latency still count.
+        override_reason: goes live without a passing verdict, for a time (`serving.overrides`); the reason is recorded
+            with the verdict it overrides. Parity and latency still count.
 
     Raises `UserError` with the reason and the cure; callers of the endpoint notice nothing.
     """
@@ -58,17 +59,14 @@ def promote(method: str, *, endpoint: str | None = None, override_reason: str | 
     with _at(made.summary["endpoint"], f"promoting {method}") as switch:
         live = _present(switch.endpoint)
         if live.get("export_record") == made.id and live["version"] in switch.loaded():
-            log(f"[serving] {method} is live at {switch.endpoint} already, as version {live['version']}; nothing to do")
-            return _outcome(live, changed=False)
+            return _again(method, switch, live, override_reason)
         version = _announce(switch, method, made)
         with undoing(lambda reason: _reject(switch, version, reason)):
             trained_model(method, made.summary["model_record"])
-            verdict = _verdict(method, switch.endpoint, made.summary["model_record"], override_reason)
+            authority = _authority(method, switch, made.summary["model_record"], override_reason)
+            verdict = authority["verdict_record"]
             _stage(switch, version, export, made, lineage.keep(switch.endpoint, version, made.id, verdict))
-            measured = _check(switch, version)
-            registry.append(
-                switch.endpoint, version, "checked", verdict_record=verdict, override=override_reason, **measured
-            )  # fmt: skip
+            registry.append(switch.endpoint, version, "checked", **authority, **_check(switch, version))
         registry.append(switch.endpoint, version, "live-pending")
         switch.go_live(version)
         keep_under_dvc()
@@ -112,13 +110,17 @@ def _endpoint_status(endpoint: str, client: Triton | None) -> dict[str, Any]:
     entries, found, live = registry.history(endpoint), registry.aliases(endpoint), _present(endpoint)
     last = entries[-1] if entries else {}
     unfinished = last.get("to") in registry.UNFINISHED
+    override = overrides.of(live) if live else None
     return {
         "live_version": found.champion,
         "previous_version": found.previous,
         "method": live.get("method"),
         "model_record": live.get("model_record"),
         "export_record": live.get("export_record"),
-        "override": live.get("override"),
+        "verdict_record": live.get("verdict_record"),
+        "override": override.reason if override else None,
+        "override_until": override.until if override else None,
+        "override_expired": bool(override and override.expired),
         "state": last["to"] if unfinished or (last and not live) else ("live" if live else None),
         "ready": bool(client and found.champion is not None and client.ready(endpoint, found.champion)),
         "last": {key: last.get(key) for key in ("time", "who", "version", "from", "to", "reason")} if last else None,
@@ -134,6 +136,8 @@ def _at(endpoint: str, purpose: str) -> Iterator[Switch]:
         with Triton(running) as client:
             switch = Switch(endpoint, client, running, config)
             _recover(switch)
+            for override in overrides.expired():
+                log(f"[serving] WARNING: {override.sentence}")
             yield switch
 
 
@@ -183,15 +187,45 @@ def _announce(switch: Switch, method: str, made: Record) -> int:
     return version
 
 
-def _verdict(method: str, endpoint: str, model_record: str, override_reason: str | None) -> str | None:
-    """The verdict's record id; None where an override stands in for it."""
+def _authority(method: str, switch: Switch, model_record: str, reason: str | None) -> dict[str, Any]:
+    """By what right the model may go live, as the history keeps it: a passing verdict, or else an override.
+
+    Raises `UserError` if the verdict does not let it and there is neither a reason nor an override that still holds.
+    """
+    given = {"override": None, "override_until": None, "overridden": None}
     try:
-        return verdicts.demand(method, endpoint, model_record)
+        return {"verdict_record": verdicts.demand(method, switch.endpoint, model_record), **given}
     except UserError as error:
-        if override_reason is None:
-            raise
-        log(f"[serving] OVERRIDE ({override_reason}): {error}")
-        return None
+        refusal, earlier = str(error), overrides.latest(switch.endpoint, model_record)
+    if reason is not None:
+        until = overrides.ends(switch.config.override_days)
+        log(f"[serving] OVERRIDE until {until[:10]} ({reason}): {refusal}")
+        found = {"override": reason, "override_until": until, "overridden": refusal}
+        return {"verdict_record": verdicts.on(method, model_record), **found}
+    if earlier is None:
+        raise UserError(refusal)
+    if earlier.expired:
+        raise UserError(
+            f"{refusal} The override of this model expired on {earlier.until[:10]}; renew it with a reason (--reason)."
+        )
+    log(f"[serving] OVERRIDE until {earlier.until[:10]} ({earlier.reason}), given before: {refusal}")
+    return earlier.facts
+
+
+def _again(method: str, switch: Switch, live: dict[str, Any], reason: str | None) -> Outcome:
+    """What is asked for is live. If that is by an override, a reason renews it, and without one it must still hold."""
+    override = overrides.of(live)
+    if override and reason is not None:
+        renewed = {**override.facts, "override": reason, "override_until": overrides.ends(switch.config.override_days)}
+        registry.append(switch.endpoint, live["version"], "live", action=registry.RENEW, replaces=None, **renewed)
+        log(f"[serving] OVERRIDE until {renewed['override_until'][:10]} ({reason}): {override.overridden}")
+    elif override and override.expired:
+        raise UserError(
+            f"{override.sentence}. It goes on serving, but nothing lets it: promote another model, roll back "
+            f"(`fittingroom rollback {switch.endpoint}`), or renew the override with a reason (--reason)."
+        )
+    log(f"[serving] {method} is live at {switch.endpoint} already, as version {live['version']}; nothing to do")
+    return _outcome(live, changed=False)
 
 
 def _stage(switch: Switch, version: int, export: Path, made: Record, kept: dict[str, Any]) -> None:

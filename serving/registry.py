@@ -31,7 +31,7 @@ TRANSITIONS: dict[str | None, frozenset[str]] = {
     "staged": frozenset({"checked", "rejected"}),
     "checked": frozenset({"live-pending", "rejected"}),
     "live-pending": frozenset({"live", "rolled_back", "superseded"}),
-    "live": frozenset({"superseded", "rolled_back", "live"}),  # live again: its override was renewed
+    "live": frozenset({"superseded", "rolled_back", "live"}),
     "superseded": frozenset({"live-pending"}),
     "rejected": frozenset({"exported"}),  # a number that never went under the live name is given again
     "rolled_back": frozenset(),
@@ -39,6 +39,7 @@ TRANSITIONS: dict[str | None, frozenset[str]] = {
 IDENTITY = ("method", "model_record", "export_record", "folder")
 AUTHORITY = ("verdict_record", "override", "override_until", "overridden")  # by what right it is live: see overrides.py
 CARRIED = (*IDENTITY, *AUTHORITY)  # facts of a version, repeated on each of its lines
+RENEW = "renew"  # `action` of a line by which a version stays live: its override was given again
 UNFINISHED = frozenset({"exported", "staged", "checked", "live-pending"})
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from data import record
 from data.params import UserError
+from serving import overrides
 from serving.config import VERDICTS
 from training import champion
 
@@ -36,10 +37,25 @@ def demand(method: str, endpoint: str, model_record: str) -> str:
     return found.id
 
 
+def on(method: str, model_record: str) -> str | None:
+    """The id of the verdict record on exactly this model, whatever it says; None if there is none that holds."""
+    folder = VERDICTS / method
+    try:
+        found, verdict = record.verify(folder), _read(folder / "verdict.json")
+    except UserError:
+        return None
+    return found.id if verdict["model_record"] == model_record else None
+
+
 def _same_champion(verdict: dict[str, Any], endpoint: str, folder: Path) -> None:
     now = champion.current(endpoint)
     if now is not None and now.model_record == verdict["model_record"]:
-        return  # the champion itself, exported anew: this is the verdict that made it champion
+        if overrides.standing(endpoint) is None:
+            return  # the champion itself, exported anew: this is the verdict that made it champion
+        raise UserError(
+            f"{folder}: the model is champion of {endpoint} by an override, not by this verdict. Promote another "
+            "model, roll back, or override again with a reason."
+        )
     judged = verdict["champion"]["model_record"] if verdict["champion"]["kind"] == "champion" else None
     present = now.model_record if now else None
     if judged != present:

@@ -151,9 +151,9 @@ def _attempt_text(method: str, config: Rule) -> str:
     """How often this method has tried, and the chance that it was let through by luck."""
     shared = f", shared by the {config.methods} methods of the endpoint" if config.methods > 1 else ""
     return (
-        f"This is attempt {config.attempt} of {method} at this champion. A model that is no better passes in any of them "
-        f"with a chance of {100 * config.lucky:.2g} % at most, and of {100 * config.alpha:g} % in all there may ever be"
-        f"{shared}: attempt k spends 1 / (k (k + 1)) of the method's share."
+        f"This is attempt {config.attempt} of {method} at this champion. A model that is no better passes in any of "
+        f"them with a chance of {100 * config.lucky:.2g} % at most, and of {100 * config.alpha:g} % in all that may "
+        f"follow{shared}: attempt k spends 1 / (k (k + 1)) of the method's share."
         + (f" Without spending it would be {100 * config.lucky_unspent:.2g} %." if config.attempt > 1 else "")
     )
 
