@@ -30,7 +30,7 @@ from training.statistics import SEED, estimate
 DATASET, SUITES = Path("store/dataset"), Path("store/suites")
 MODELS, EVALUATIONS = Path("store/models"), Path("store/evaluations")
 OUTCOMES, METRICS = "outcomes.parquet", "metrics.json"
-MOST_SLICES = 20  # of one benchmark, with the control's, that the plot shows; the table has all
+MOST_SLICES = 20  # of one benchmark's metrics: more have a table of their own and are not in the plot
 
 Metrics = dict[str, dict[str, dict[str, float]]]
 
@@ -129,7 +129,12 @@ def _report(run: stage.Run, model: str, metrics: Metrics, outcomes: pa.Table) ->
          "95 % interval": f"{_percent(cell['low'])} to {_percent(cell['high'])}", "items": int(cell["n"])}
         for name, block in metrics.items() for metric, cell in block.items()
     ]  # fmt: skip
+    apart = {name for name, block in metrics.items() if _many_slices(block)}
+    sliced = {name: [row for row in rows if row["benchmark"] == name and "/" in row["metric"]] for name in apart}
+    rows = [row for row in rows if row["benchmark"] not in apart or "/" not in row["metric"]]
     run.table("Metrics", rows)
+    for name in sorted(apart):
+        run.table(f"{name}, slice by slice", sliced[name])
     if looked := without_looking(outcomes):
         run.table("What one gets without looking", looked)
     _report_ties(run, outcomes)
@@ -176,9 +181,8 @@ def _lines(metrics: Metrics) -> list[Line]:
     lines = []
     for name, block in metrics.items():
         heading = name.replace("_", " ")
-        slices = sum("/" in metric for metric in block)
         for metric, cell in block.items():
-            if metric.startswith("blind_") or ("/" in metric and slices > MOST_SLICES):
+            if metric.startswith("blind_") or ("/" in metric and _many_slices(block)):
                 continue
             control = block.get(f"blind_{metric}")
             value, low, high = (100 * cell[key] for key in ("value", "low", "high"))
@@ -187,6 +191,10 @@ def _lines(metrics: Metrics) -> list[Line]:
             lines.append(Line(metric, value, low, high, note=note, heading=heading, marks=marks))
             heading = ""
     return lines
+
+
+def _many_slices(block: Mapping[str, Any]) -> bool:
+    return sum("/" in metric for metric in block) > MOST_SLICES
 
 
 def _percent(share: float) -> str:

@@ -21,7 +21,7 @@ DRAWS = 1000  # resamples of the interval of the mean over types
 
 
 def score(items: pa.Table, examinee: Examinee) -> pa.Table:
-    """Outcomes of `accuracy` and `blind_accuracy` by article type; detail: the probability of the chosen one."""
+    """Outcomes of `accuracy` by article type and of `blind_accuracy`; detail: the probability of the chosen one."""
     keys, labels = items["image_key"].to_pylist(), np.array(items["label"].to_pylist())
     answers = examinee.attributes(keys, [None] * len(keys))
     if TASK not in answers:
@@ -31,7 +31,7 @@ def score(items: pa.Table, examinee: Examinee) -> pa.Table:
     guessed = labels == np.array(items["commonest"].to_pylist())
     return pa.concat_tables([
         outcome_table(NAME, METRIC, items, (np.array(names)[chosen] == labels) & clear, sure, labels.tolist()),
-        outcome_table(NAME, CONTROL, items, guessed, np.ones(len(keys)), labels.tolist()),
+        outcome_table(NAME, CONTROL, items, guessed, np.ones(len(keys))),
     ])  # fmt: skip
 
 
@@ -62,7 +62,7 @@ BENCHMARK = Benchmark(
     columns=("item_id", "image_key", "group", "task", "label", "commonest"),
     gate_metrics=(),
     score=score,
-    question=lambda item: Question(right=item["label"]),
+    question=lambda item: Question(right=f"article type: {item['label']}"),
     detail="confidence",
     control=CONTROL,
     blind="a guess of the commonest type",
