@@ -26,6 +26,14 @@ MODULES: dict[str, str] = {  # name: file in training/benchmarks, whose BENCHMAR
     "nlvr": "nlvr",
     "nlvr2": "nlvr2",
     "snli_ve": "snli_ve",
+    "coco_retrieval": "retrieval",
+    "flickr30k_retrieval": "retrieval",
+    "elevater": "elevater",
+    "fashiongen": "fashiongen",
+    "fashiongen_category": "fashiongen",
+    "fashiongen_subcategory": "fashiongen",
+    "upmc_food101": "food101",
+    "mrwpa": "mrwpa",
 }
 
 

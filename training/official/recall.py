@@ -16,9 +16,11 @@ Vectors = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 
 
-def recalls(benchmark: str, name: str, items: pa.Table, rank: Integers, suffix: str = "") -> list[pa.Table]:
+def recalls(
+    benchmark: str, name: str, items: pa.Table, rank: Integers, suffix: str = "", slices: Sequence[str] | None = None
+) -> list[pa.Table]:
     """Outcomes of `NAME@K` for each K of AT, by the rank (N,) of each item's best right candidate; detail: the rank."""
-    return [table(benchmark, f"{name}@{k}{suffix}", items, rank <= k, rank) for k in AT]
+    return [table(benchmark, f"{name}@{k}{suffix}", items, rank <= k, rank, slices) for k in AT]
 
 
 def mean_of(found: dict[str, float], names: Sequence[str], suffix: str = "") -> float:
