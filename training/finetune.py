@@ -27,7 +27,7 @@ from training.fused.heads.answers import FITTED, Answers, HeadExam, folder_of, w
 from training.fused.heads.assignment import Assignment
 from training.fused.heads.begin import begin, frozen
 from training.fused.heads.examples import Examples, ExampleSource, Held, Shelf
-from training.fused.heads.head import Head
+from training.fused.heads.head import HEAD, Head
 from training.fused.heads.recipes import RECIPES, Recipe, Tuning, read_tuning
 from training.journal import write_history
 from training.methods import METHODS
@@ -166,8 +166,13 @@ def _inputs(settings: Settings, recipe: Recipe, root: Path) -> list[Path]:
         raise UserError(f"{found[0]}: no such model. Train it first: `python -m training.train {settings.model}`.")
     if settings.model not in METHODS:
         raise UserError(f"model `{settings.model}` is no method's; fine-tune simla or syncmask.")
-    if settings.tuning.after:
-        found.append(folder_of(settings.model, settings.tuning.after))
+    if after := settings.tuning.after:
+        found.append(folder_of(settings.model, after))
+        if not (found[-1] / HEAD).is_file():
+            raise UserError(
+                f"{found[-1]}: not found, and {settings.task} starts from it. Run `python -m training.finetune "
+                f"{settings.model} {after}` first, or set finetune.{settings.task}.after to null in params.yaml."
+            )
     if recipe.benchmark is None:
         return [*found, *Assignment.inputs]
     official = OFFICIAL[recipe.benchmark]

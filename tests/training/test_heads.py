@@ -1,4 +1,4 @@
-"""Heads on fused models: the stack is the method's own pass; pairs of layers; saving; the pre-step's draws; learning."""
+"""Heads on fused models: the stack is the method's own pass, pairs of layers, saving, draws of the pre-step, learning."""
 
 from __future__ import annotations
 

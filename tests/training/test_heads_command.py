@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -36,6 +37,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Simla(Simla.Config(queue=16, codes=24), small_simla.encoder()).save(tmp_path / "store/models/simla")
     settings = SyncMask.Config(queue=16, fusion_layer=2, towers=Towers(text_layers=4))
     SyncMask(settings, sync_tiny.encoder()).save(tmp_path / "store/models/syncmask")
+    official = nlvr.BENCHMARKS["nlvr"]  # the hashes of whose files are known, and not those of a fixture's
+    unchecked = tuple(dataclasses.replace(file, sha256=None) for file in official.files)
+    monkeypatch.setitem(nlvr.BENCHMARKS, "nlvr", dataclasses.replace(official, files=unchecked))
     return tmp_path
 
 
@@ -52,7 +56,8 @@ def test_nlvr_without_its_training_part_is_divided(place: Path, capsys: pytest.C
     FIXTURES["nlvr"](BENCHES)
     assert run("simla", "nlvr") == 0, capsys.readouterr().err
     summary = record("simla", "nlvr")["summary"]
-    assert summary["own_split"] and (summary["fitted_on"], summary["scored_on"]) == (18, 6)
+    assert summary["own_split"]
+    assert (summary["fitted_on"], summary["scored_on"]) == (18, 6)
     outcomes, items = pq.read_table(folder_of("simla", "nlvr") / "outcomes.parquet"), nlvr.load(BENCHES / "nlvr")
     groups = set(outcomes["unit"].to_pylist())
     assert len(groups) == 3

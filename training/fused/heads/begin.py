@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
-from data.params import UserError
 from training.fused.fusion import initialise
 from training.fused.heads.assignment import Assignment
-from training.fused.heads.head import HEAD, Head, load_head
+from training.fused.heads.head import Head, load_head
 from training.fused.heads.recipes import ASSIGNMENT, Recipe, Tuning
 from training.fused.heads.stack import regrid, stack_of
+from training.methods import load_task
 
 
 def begin(model: Path, task: str, recipe: Recipe, tuning: Tuning, classes: tuple[str, ...], earlier: Path) -> Head:
@@ -21,19 +21,12 @@ def begin(model: Path, task: str, recipe: Recipe, tuning: Tuning, classes: tuple
         model: a trained model's folder; its method is read from it.
         earlier: folder of the head that `tuning.after` names.
 
-    Raises `UserError` if the model is no fused one, or the earlier head is missing.
+    Raises `UserError` if the model is no fused one.
     """
-    from training.methods import load_task
-
     method = load_task(model)
     if tuning.after is None:
         encoder, stack = stack_of(method, recipe.pictures)
     else:
-        if not (earlier / HEAD).is_file():
-            raise UserError(
-                f"{earlier}: not found, and {task} starts from it. Run `python -m training.finetune {model.name} "
-                f"{tuning.after}` first, or set finetune.{task}.after to null."
-            )
         before = load_head(earlier)
         encoder, stack = before.encoder, before.stack
     regrid(encoder, tuning.grid or encoder.image.trunk.grid, tuning.max_tokens)

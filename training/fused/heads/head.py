@@ -63,8 +63,6 @@ class Head(Task):
         momentum: float = 0.995
 
     config: Config
-    teacher: Teacher | None = None
-    batches: Batches | None = None  # set by the fine-tuning command
 
     def __init__(self, config: Config, encoder: DualEncoder, stack: Stack) -> None:
         super().__init__(config, encoder)
@@ -76,6 +74,8 @@ class Head(Task):
         encoder.logit_scale.requires_grad_(False)
         encoder.image.trunk.mask_token.requires_grad_(False)
         self.alpha = 0.0
+        self.teacher: Teacher | None = None
+        self.batches: Batches | None = None  # these two are set by the fine-tuning command
         self.held: Any = None  # examples that `validate` asks
 
     def begin(self) -> None:
