@@ -19,6 +19,7 @@ from data import dvc, record
 from data.params import PARAMS, UserError, load, read_yaml, strict
 from orchestration import checks, render, reports, stages
 from orchestration.resources import Workspace, as_failure
+from serving.config import LINEAGE
 from training.champion import ENDPOINTS
 
 INBOX = Path("runs/inbox")
@@ -197,6 +198,9 @@ def live_version(root: Path, endpoint: str) -> dict[str, Any] | None:
 def _live_report(graph: stages.Graph, live: Mapping[str, Any]) -> reports.Report:
     told = (key for key, item in live.items() if item is not None and key not in ("id", "after"))
     shown = {key: render.value(live[key]) for key in told}
+    card = graph.root / LINEAGE / live["endpoint"] / str(live["version"]) / "card.html"
+    if card.is_file():
+        shown["model card"] = dg.MetadataValue.path(str(card))
     shown["trace"] = f"fittingroom trace {live['endpoint']}@{live['version']}"
     return reports.Report(shown, (override_check(live),), _live_tags(graph, live))
 

@@ -12,13 +12,18 @@ On each line of the version's history (`registry.AUTHORITY`): `override` is the 
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from data.record import write_atomically
+from data.reports import markdown_cell
 from serving import registry
+from serving.config import LINEAGE, VERDICTS
 
+CARDS = ("card.md", "card.html")
 Entry = Mapping[str, Any]
 
 
@@ -86,6 +91,27 @@ def latest(endpoint: str, model_record: str) -> Override | None:
         if override := of(entry):
             return override
     return None
+
+
+def keep_card(endpoint: str, version: int, method: str, authority: Mapping[str, Any]) -> None:
+    """The model card of a version, beside its lineage, with the override told in its first lines if it is one.
+
+    The card is the verdict's; without a verdict on the model there is none to keep.
+    """
+    said = None
+    if authority["override"]:
+        said = f"Live without a passing verdict, by an override until {authority['override_until'][:10]}: "
+        said += f"{authority['override']}"
+    for name in CARDS if authority["verdict_record"] else ():
+        card = VERDICTS / method / name
+        if not card.is_file():
+            continue
+        text, page = card.read_text(encoding="utf-8"), card.suffix == ".html"
+        end = "</h1>\n" if page else "\n\n"  # of the title
+        if said:
+            line = f"<p><b>{html.escape(said)}</b></p>\n" if page else f"**{markdown_cell(said)}**\n\n"
+            text = text.replace(end, end + line, 1)
+        write_atomically(LINEAGE / endpoint / str(version) / name, text)
 
 
 def expired() -> list[Override]:

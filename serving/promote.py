@@ -66,6 +66,7 @@ def promote(method: str, *, endpoint: str | None = None, override_reason: str | 
             authority = _authority(method, switch, made.summary["model_record"], override_reason)
             verdict = authority["verdict_record"]
             _stage(switch, version, export, made, lineage.keep(switch.endpoint, version, made.id, verdict))
+            overrides.keep_card(switch.endpoint, version, method, authority)
             registry.append(switch.endpoint, version, "checked", **authority, **_check(switch, version))
         registry.append(switch.endpoint, version, "live-pending")
         switch.go_live(version)
@@ -218,6 +219,8 @@ def _again(method: str, switch: Switch, live: dict[str, Any], reason: str | None
     if override and reason is not None:
         renewed = {**override.facts, "override": reason, "override_until": overrides.ends(switch.config.override_days)}
         registry.append(switch.endpoint, live["version"], "live", action=registry.RENEW, replaces=None, **renewed)
+        if verdicts.on(method, live["model_record"]) == override.verdict_record:  # else the card is of another verdict
+            overrides.keep_card(switch.endpoint, live["version"], method, renewed)
         log(f"[serving] OVERRIDE until {renewed['override_until'][:10]} ({reason}): {override.overridden}")
     elif override and override.expired:
         raise UserError(

@@ -38,12 +38,22 @@ CACHE = Path("runs/cache/evaluations")
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Outcomes of one model with the file they are in, and the records of the model and the suites they come from."""
+    """Outcomes of one model with the file they are in, and the records of the model and the suites they come from.
+
+    `made` is the evaluation's own record; None for a champion that the gate scored itself.
+    """
 
     model_record: str
     suites_record: str
     outcomes: pa.Table
     path: Path
+    made: record.Record | None = None
+
+    def demand_sound(self, endpoint: str) -> None:
+        """What the gate compares is complete, sound and as recorded. Raises `UserError` naming file and items."""
+        demand_sound(self.outcomes, self.path, of_endpoint(endpoint), SUITES)
+        if self.made is not None:
+            demand_recorded(self.outcomes, self.path, self.made)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +75,7 @@ def read_evaluation(model: str) -> Evaluation:
         raise UserError(
             f"{folder}: its record does not name the model and the suites. Run `dvc repro -f evaluate@{model}`."
         )
-    outcomes = read_outcomes(path)
-    demand_recorded(outcomes, path, made)
-    return Evaluation(model_record, suites_record, outcomes, path)
+    return Evaluation(model_record, suites_record, read_outcomes(path), path, made)
 
 
 def opponent_of(endpoint: str, base: Evaluation) -> Opponent:
@@ -98,7 +106,7 @@ def build(args: argparse.Namespace) -> None:
         _demand_same_suites({args.method: challenger, BASE: base})
         champion = _outcomes_of(opponent, endpoint, [challenger, base])
         for evaluation in (challenger, champion):
-            demand_sound(evaluation.outcomes, evaluation.path, of_endpoint(endpoint), SUITES)
+            evaluation.demand_sound(endpoint)
         judgement = judge(challenger.outcomes, champion.outcomes, config)
         if challenger.model_record == opponent.model_record:
             judgement = _already_champion(judgement)
@@ -112,7 +120,7 @@ def build(args: argparse.Namespace) -> None:
 
 def _demand_same_suites(evaluations: dict[str, Evaluation]) -> None:
     """Recalls over another pool of distractors, or accuracies over other items, must not be compared."""
-    suites = record.read(SUITES).id
+    suites = record.verify(SUITES).id
     for name, evaluation in evaluations.items():
         if evaluation.suites_record != suites:
             raise UserError(

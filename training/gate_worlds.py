@@ -1,11 +1,13 @@
 """Worlds in which it is known whether a challenger is better, to see what the gate makes of it.
 
 A world has families of items. A family shares how hard it is, and whether a challenger happens to do better or worse on
-it by `spread`; over all families that cancels out, so a challenger's true gain is `effect` and nothing else. Everything
+it; over all families that cancels out, so a challenger's true gain is `effect` and nothing else. Everything
 is drawn from the generator that a world is given, so a seed tells the whole story.
 """
 
 from __future__ import annotations
+
+import dataclasses
 
 import numpy as np
 import numpy.typing as npt
@@ -17,26 +19,30 @@ from training.outcomes import column, outcome_table
 from training.statistics import mcnemar, unit_totals
 from training.verdict import Rule, judge
 
-ENDPOINT = "search"
+SIZE, SPREAD = 3, 0.15  # items of a family; how much better or worse a challenger does on a family
 EASIEST, HARDEST = 0.7, 0.3  # chances of success; far enough from 0 and 1 that effects add up
 Flags = npt.NDArray[np.bool_]
 
 
 class World:
-    """`families` families of `size` items on every benchmark of an endpoint, and a champion who sat them."""
+    """`families` families of three items on every benchmark of an endpoint, and a champion who sat them."""
 
-    def __init__(self, generator: np.random.Generator, families: int, size: int = 3, spread: float = 0.15) -> None:
-        self._generator, self._spread, self.units = generator, spread, np.repeat(np.arange(families), size)
+    def __init__(self, generator: np.random.Generator, families: int, endpoint: str = "search") -> None:
+        self._generator, self._exams, self.units = (
+            generator,
+            of_endpoint(endpoint),
+            np.repeat(np.arange(families), SIZE),
+        )
         ids = [f"{i:06}" for i in range(len(self.units))]
         self._items = pa.table({"item_id": ids, "group": pa.array(self.units, pa.int64())})
-        self._ease = {name: generator.uniform(HARDEST, EASIEST, families) for name in of_endpoint(ENDPOINT)}
+        self._ease = {name: generator.uniform(HARDEST, EASIEST, families) for name in self._exams}
         self.champion = self._sat({name: ease for name, ease in self._ease.items()})
 
     def challenger(self, primary: str, effect: float = 0.0, elsewhere: float = 0.0) -> pa.Table:
         """Outcomes of a model whose true gain is `effect` on `primary` and `elsewhere` on the other benchmarks."""
         chances = {}
         for name, ease in self._ease.items():
-            luck = self._spread * self._generator.choice([-1.0, 1.0], len(ease))
+            luck = SPREAD * self._generator.choice([-1.0, 1.0], len(ease))
             chances[name] = ease + luck + (effect if name == primary else elsewhere)
         return self._sat(chances)
 
@@ -49,7 +55,7 @@ class World:
     def _sat(self, chances: dict[str, npt.NDArray[np.float64]]) -> pa.Table:
         """Every metric of a benchmark drawn by itself; a control gets nothing right."""
         tables = []
-        for name, benchmark in of_endpoint(ENDPOINT).items():
+        for name, benchmark in self._exams.items():
             for metric in benchmark.gate_metrics:
                 right = self._generator.random(len(self.units)) < chances[name][self.units]
                 tables.append(self._table(name, metric, right))
@@ -61,10 +67,10 @@ class World:
         return outcome_table(name, metric, self._items, right, right.astype(np.float64))
 
 
-def rule(margin: float, *, attempt: int = 1, alpha: float = 0.05, draws: int = 1000) -> Rule:
-    """A rule with the same margin on every benchmark of the worlds."""
-    margins = dict.fromkeys(of_endpoint(ENDPOINT), margin)
-    return Rule(endpoint=ENDPOINT, draws=draws, alpha=alpha, margins=margins, primary=next(iter(margins)),
+def rule(margin: float, *, endpoint: str = "search", attempt: int = 1, alpha: float = 0.05) -> Rule:
+    """A rule with the same margin on every benchmark of an endpoint; its first benchmark is the primary one."""
+    margins = dict.fromkeys(of_endpoint(endpoint), margin)
+    return Rule(endpoint=endpoint, draws=1000, alpha=alpha, margins=margins, primary=next(iter(margins)),
                 attempt=attempt)  # fmt: skip
 
 
@@ -84,9 +90,9 @@ def _cell(table: pa.Table, benchmark: str, metric: str) -> pa.Table:
 
 def first_lucky(generator: np.random.Generator, attempts: int, by: Rule, *, spend: bool, families: int = 150) -> int:
     """Which of `attempts` equal challengers of one champion is promoted first, from 1; 0 if none is."""
-    world = World(generator, families)
+    world = World(generator, families, by.endpoint)
     for attempt in range(1, attempts + 1):
-        used = rule(by.margins[by.primary], attempt=attempt if spend else 1, alpha=by.alpha, draws=by.draws)
+        used = dataclasses.replace(by, attempt=attempt if spend else 1)
         if promoted(world.challenger(by.primary), world.champion, used):
             return attempt
     return 0

@@ -181,6 +181,7 @@ class _Measured:
     p: float
     gained: int
     lost: int
+    discordant: tuple[int, int]  # families that favour the challenger, and the champion
 
 
 def judge(challenger: pa.Table, champion: pa.Table, config: Rule) -> Judgement:
@@ -221,10 +222,11 @@ def _measure(ours: Cells, theirs: Cells, key: tuple[str, str], control: str | No
                 f"{key[0]}: {BENCHMARKS[key[0]].blind} solves every item, so the suite proves nothing about seeing."
             )
         beyond = measure(difference[missed], units[missed])
+    discordant = discordant_units(difference, units)
     return _Measured(
         key=key, champion=float(champion.mean()), challenger=float(challenger.mean()),
         whole=measure(difference, units), beyond=beyond,
-        p=mcnemar(*discordant_units(difference, units)),
+        p=mcnemar(*discordant), discordant=discordant,
         gained=int((difference > 0).sum()), lost=int((difference < 0).sum()),
     )  # fmt: skip
 
@@ -267,13 +269,26 @@ def _needed(m: _Measured, config: Rule, superior: bool) -> int:
     if e.low <= -margin:
         needed.append(items_needed(e.n, e.error, max(abs(e.value + margin), margin), alpha=alpha))
     if m.key[0] == config.primary and not superior:
-        strictest = alpha / sum(len(b.gate_metrics) for b in of_endpoint(config.endpoint).values())  # Holm's first step
-        needed.append(items_needed(e.n, e.error, max(abs(e.value), margin), alpha=strictest))
+        needed.append(items_needed(e.n, e.error, max(abs(e.value), margin), alpha=alpha))
+        needed.append(_needed_by_mcnemar(m, margin, alpha / _compared(config)))  # Holm's first step
         if m.beyond is not None and m.beyond.low <= 0:
             b = m.beyond
             more = items_needed(b.n, b.error, max(abs(b.value), margin), alpha=alpha)
             needed.append(-(-more * e.n // b.n))  # only b.n of e.n items are beyond the control
     return max(needed)
+
+
+def _needed_by_mcnemar(m: _Measured, margin: float, alpha: float) -> int:
+    """The same for McNemar's test over families: of F families, the shares that favour either model differ by
+    (wins - losses) / F, with a standard error of sqrt(wins + losses) / F where neither is better."""
+    (wins, losses), families = m.discordant, m.whole.units
+    distance = max(abs(wins - losses) / families, margin)
+    more = items_needed(families, (wins + losses) ** 0.5 / families, distance, alpha=alpha)
+    return -(-more * m.whole.n // families)
+
+
+def _compared(config: Rule) -> int:
+    return sum(len(benchmark.gate_metrics) for benchmark in of_endpoint(config.endpoint).values())
 
 
 def _conclude(comparisons: list[Comparison], config: Rule) -> Judgement:

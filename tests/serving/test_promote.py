@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from data import dvc, record
+from data.lineage import Chain
 from data.params import UserError
-from serving import promote, registry
+from serving import lineage, promote, registry
 from serving.config import REPOSITORY
 from serving.switch import Switch, keep_under_dvc
 from tests.serving import tiny
@@ -248,12 +252,74 @@ def test_promote_and_roll_back_under_load(live: Path) -> None:
     assert now.model_record == tiny.model_of("ce_clip")
 
 
-def test_an_override_is_recorded(live: Path) -> None:
+def lasting(days: float) -> None:
+    """Set how long overrides last."""
+    settings = yaml.safe_load(Path("params.yaml").read_text())
+    settings["promotion"]["override_days"] = days
+    Path("params.yaml").write_text(yaml.safe_dump(settings))
+
+
+def test_an_override_is_recorded_with_the_verdict_it_overrides(live: Path) -> None:
     tiny.write_verdict(Path("store/verdicts/clip"), tiny.model_of("clip"), tiny.model_of("ce_clip"), "inconclusive")
     made = promote.promote("clip", override_reason="the new season starts tonight")
     checked = next(e for e in reversed(registry.history("search")) if e["to"] == "checked")
     assert (checked["version"], checked["override"]) == (made.version, "the new season starts tonight")
-    assert checked["verdict_record"] is None
+    judged = record.read(Path("store/verdicts/clip")).id
+    assert checked["verdict_record"] == judged
+    assert "inconclusive (needs 120 more items)" in checked["overridden"]
+    lasts = datetime.fromisoformat(checked["override_until"]) - datetime.now(UTC)
+    assert timedelta(days=13.9) < lasts < timedelta(days=14)
+    status = promote.status()["endpoints"]["search"]
+    assert status["override"] == "the new season starts tonight"
+    assert (status["verdict_record"], status["override_expired"]) == (judged, False)
+    assert judged in {path.stem for path in Path("runs/serving/lineage/search").glob(f"{made.version}/records/*.json")}
+    found = lineage.live("search")
+    assert found.facts["verdict_record"] == judged
+    chain = lineage.trace(found, lineage.archive(), Chain())
+    assert chain.nodes[judged].record is not None
+
+
+def test_while_an_override_holds_promoting_again_needs_no_reason(live: Path) -> None:
+    before = states()
+    assert not promote.promote("clip").changed
+    assert states() == before
+
+
+def test_an_expired_override_blocks_but_does_not_unload(live: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = Path("params.yaml").read_text()
+    try:
+        lasting(1e-6)  # a tenth of a second
+        promote.promote("clip", override_reason="once more")
+        assert registry.history("search")[-1]["action"] == registry.RENEW
+        time.sleep(1.2)
+        before, served = states(), answered()
+        with pytest.raises(UserError, match=r"EXPIRED on .*once more.*goes on serving.*--reason"):
+            promote.promote("clip")
+        assert states() == before
+        assert answered() == served
+        assert promote.status()["endpoints"]["search"]["override_expired"]
+        capsys.readouterr()
+        with pytest.raises(UserError, match="no reason"):
+            promote.promote("clip", override_reason=" ")
+        with pytest.raises(UserError, match="no previous version"):
+            promote.rollback("compose")
+        assert "WARNING: search version" in capsys.readouterr().err
+        lasting(3.0)
+        promote.promote("clip", override_reason="until Monday")
+        assert promote.status()["endpoints"]["search"]["override"] == "until Monday"
+        assert not promote.status()["endpoints"]["search"]["override_expired"]
+    finally:
+        Path("params.yaml").write_text(kept)
+
+
+def test_a_rollback_ends_the_override(live: Path) -> None:
+    """What was taken away for a reason does not come back on the old authority."""
+    promote.rollback("search", reason="customers complain")
+    assert promote.status()["endpoints"]["search"]["override"] is None
+    before = ready()
+    with pytest.raises(UserError, match="inconclusive"):
+        promote.promote("clip")
+    assert ready() == before
 
 
 def test_dvc_versions_the_champions(live: Path) -> None:
