@@ -17,7 +17,8 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
-from data.record import canonical_hash, hash_file
+from data.params import canonical_hash
+from data.record import hash_file
 
 T = TypeVar("T", bound=Hashable)
 Vectors = npt.NDArray[np.float32]

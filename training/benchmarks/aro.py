@@ -102,7 +102,7 @@ def vg_metrics(outcomes: pa.Table) -> Metrics:
 
 def load_order(path: str, pictures: str, folder: Path) -> pa.Table:
     """One item per caption of a list of pictures with captions, with its options. Raises `UserError`."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number, entry in enumerate(entries(folder, path, list)):
         where = f"{folder / path}: entry {number}"
         image = words(entry, "image", where)

@@ -17,7 +17,7 @@ from training.official.scoring import by_slice
 from training.outcomes import cells, column
 
 NAME = "sugarcrepe"
-TYPES = {  # type: sha256 of its file
+TYPES = {  # each with the sha256 of its file
     "add_att": "012d88d729693d193760e6f3393b06a1cf874380a9db0062e937201199fe044d",
     "add_obj": "1b9d76b93139a937b8dc1ada92a4f05ecc821bb3c291d752428bafadd4bb0682",
     "replace_att": "9fe55fd4c0a9ad1f85d486d9f6d0215b41f867eb025026e7f7b5ce44352545ee",

@@ -24,7 +24,7 @@ from training.official.scoring import by_slice
 
 NAME = "valse"
 CHOSEN = 2  # annotators of three
-FILES = {  # file: sha256 of its JSON without white space
+FILES = {  # each with the sha256 of its JSON without white space
     "actant-swap": "f53f0ebcec429c537860257fb93dd5c87333989829f5edc9322c498e4c02ceaf",
     "action-replacement": "03ba4331a6f991516a02adc7031d6fcb74056c8c25535c8340a5d41cc5e0096f",
     "coreference-hard": "c1fac7f3d68a60e14431d7326991cbcdbb264c252d6551087b8b3e14004f65c6",

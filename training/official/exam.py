@@ -26,11 +26,13 @@ from training import zero_shot
 from training.embedding_cache import EmbeddingCache, model_hash
 from training.examiner import finite, load_model
 from training.official import pictures as official_pictures
-from training.official.contract import Picture, Vectors
+from training.official.contract import Official, Picture, Vectors
 
 DATASET = Path("store/dataset")
 PART = 4096  # pictures per pass, after which they are kept
 BLOCK = 8192  # pairs per product of `match`
+RANKED = "vqa"  # its head ranks answers, of any list
+HEADS = ("head", RANKED)  # what `asks` says of benchmarks that need a fine-tuned head
 
 
 class CannotSit(UserError):
@@ -40,8 +42,8 @@ class CannotSit(UserError):
 class ModelExam:
     """A model folder before official benchmarks (`training.official.contract.Exam`).
 
-    A model with a method of its own (`method.json`) answers by it where it can: composed queries, and classes it has a
-    head for. Else a dual encoder's embeddings answer (`training.zero_shot`).
+    A model with a method of its own (`method.json`) answers by it where it can: composed queries, attributes, maps; one
+    with a head fine-tuned for a task (`training.finetune`) by that. Else embeddings answer (`training.zero_shot`).
 
     Args:
         model: a trained model's folder.
@@ -58,11 +60,22 @@ class ModelExam:
         device = self._encoder.logit_scale.device.type
         self._size = self._encoder.config.image_size
         trunk = f"{trunk_hash(self._encoder.image.trunk, self._size)}-{device}"
-        self._features = EmbeddingCache(trunk, "pictures", self._see, self._content)
-        self._texts = EmbeddingCache(
+        self._features: EmbeddingCache[Picture] = EmbeddingCache(trunk, "pictures", self._see, self._content)
+        self._texts: EmbeddingCache[str] = EmbeddingCache(
             model_hash(model, device), "texts", lambda texts: embed_texts(self._encoder, texts)
         )
         self._contents: dict[Picture, str] = {}
+        self._heads: dict[str, Any] = {}
+
+    def demand(self, benchmark: Official) -> None:
+        """Raise `CannotSit` if the model lacks what the benchmark asks for."""
+        if benchmark.asks in HEADS and self._head(benchmark.name) is None:
+            raise CannotSit(
+                f"{self._model.name} has no head for it. Run `python -m training.finetune {self._model.name} "
+                f"{benchmark.name}`; of the methods, simla and syncmask can have one."
+            )
+        if benchmark.asks == "grounding" and not hasattr(self._task, "itm"):
+            raise CannotSit(f"{self._model.name} does not fuse picture and text, so it cannot point; simla can.")
 
     def images(self, pictures: Sequence[Picture]) -> Vectors:
         import torch
@@ -99,10 +112,13 @@ class ModelExam:
     def classes(
         self, task: str, pictures: Sequence[Picture | None], texts: Sequence[str | None], names: Sequence[str]
     ) -> Vectors:
-        if set(names) <= set(self._classes().get(task, ())) and None not in pictures:
+        shown = [place for place, picture in enumerate(pictures) if picture]
+        head = self._head(task)
+        if head is not None and None not in texts:
+            found: Vectors = head.classes([(picture,) for picture in pictures], texts, names)
+        elif set(names) <= set(self._classes().get(task, ())) and len(shown) == len(pictures):
             found = self._own_classes(task, [picture for picture in pictures if picture], texts, names)
         else:
-            shown = [place for place, picture in enumerate(pictures) if picture]
             photos = np.zeros((len(pictures), self._encoder.config.embed_dim), np.float32)
             photos[shown] = self.images([picture for picture in pictures if picture])
             scale = float(self._encoder.logit_scale.detach().exp())
@@ -112,7 +128,17 @@ class ModelExam:
     def classes_of_pairs(
         self, task: str, pictures: Sequence[tuple[Picture, Picture]], texts: Sequence[str], names: Sequence[str]
     ) -> Vectors:
-        raise CannotSit(f"{self._model}: has no head for {task}. Fine-tune a model that can have one.")
+        head = self._head(task)
+        if head is None:
+            raise CannotSit(f"{self._model}: has no head for {task}. Fine-tune a model that can have one.")
+        found: Vectors = head.classes(pictures, texts, names)
+        return finite(self._model, found, pictures, f"the {task} of pictures")
+
+    def maps(self, pictures: Sequence[Picture], texts: Sequence[str]) -> Vectors:
+        from training.fused.grounding import Grounder
+
+        pixels = official_pictures.pixels(pictures, self._root, self._size)
+        return Grounder(self._task).maps(pixels, texts)
 
     def training_texts(self) -> list[str]:
         path = self._dataset / "products.parquet"
@@ -120,6 +146,18 @@ class ModelExam:
             raise UserError(f"{path}: not found, so the text-only control cannot learn. Run `dvc repro dataset`.")
         table = pq.read_table(path, columns=["title", "derived_caption"], filters=[("split", "==", "train")])
         return [text for column in table.columns for text in column.to_pylist() if text]
+
+    def _head(self, task: str) -> Any:
+        """What was fine-tuned for the task, or None."""
+        from training.fused.heads.answers import Answers, folder_of
+        from training.fused.heads.head import HEAD
+        from training.fused.questions import RankedAnswers
+
+        folder = folder_of(self._model.name, task)
+        if task not in self._heads:
+            made = RankedAnswers if task == RANKED else Answers
+            self._heads[task] = made(folder, self._root) if (folder / HEAD).is_file() else None
+        return self._heads[task]
 
     def _classes(self) -> dict[str, tuple[str, ...]]:
         """{task: its classes} of a method that recognises attributes; empty for others."""

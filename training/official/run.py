@@ -3,6 +3,7 @@
 Reads store/models/MODEL and, below FITTINGROOM_BENCHMARKS or --folder, a folder of annotation files per benchmark and
 the official pictures. Writes store/official/MODEL/NAME: outcomes.parquet (what every metric is computed from) and
 metrics.json; and store/official/MODEL/headlines, all of them in one table and one plot. Nothing is downloaded.
+--submit writes what the test servers of the named benchmarks take, to store/official/MODEL/NAME-submission.
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ def build(args: argparse.Namespace) -> None:
     if not args.model:
         raise UserError("name a model, a folder under store/models; or give --list to see the benchmarks.")
     exam = functools.cache(lambda: ModelExam(MODELS / args.model, folder))
+    if args.submit:
+        submit(args.model, args.names, folder, exam, force=args.force)
+        return
     refused = []
     for name in _asked(args.names, folder):
         try:
@@ -93,29 +97,51 @@ def _asked(names: Sequence[str], folder: Path) -> list[str]:
     return installed
 
 
-def sit(
-    model: str, benchmark: Official, folder: Path, exam: Callable[[], Exam], *, out: Path = OUT, force: bool = False
-) -> None:
-    """Score a model on one benchmark into `out`/MODEL/NAME. Raises `UserError`; then nothing is written."""
+def sit(model: str, benchmark: Official, folder: Path, exam: Callable[[], ModelExam], *, force: bool = False) -> None:
+    """Score a model on one benchmark into OUT/MODEL/NAME. Raises `UserError`; then nothing is written."""
     home = folder / benchmark.name
     files.check(benchmark, home)
     items = benchmark.load(home)
-    inputs = [MODELS / model, *([DATASET] if DATASET.is_dir() else [])]
     with stage.run(
         f"official@{model}/{benchmark.name}", kind="official",
-        command=f"python -m training.official {model} {benchmark.name}", out=out / model / benchmark.name,
-        inputs=inputs, seeds={"bootstrap": SEED}, force=force,
+        command=f"python -m training.official {model} {benchmark.name}", out=OUT / model / benchmark.name,
+        inputs=_inputs(model, benchmark), seeds={"bootstrap": SEED}, force=force,
         parameters={"files": files.check(benchmark, home), "scoring": VERSION},  # `load` may have made one of them
     ) as run:  # fmt: skip
         if run.up_to_date:
             return
         started = time.monotonic()
+        exam().demand(benchmark)
         outcomes = _scored(benchmark, items, exam())
         run.facts(scoring_seconds=round(time.monotonic() - started, 2))
         found = numbers(benchmark, items, outcomes)
         pq.write_table(outcomes, run.out / OUTCOMES)
         (run.out / METRICS).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
         _report(run, benchmark, found)
+
+
+def _inputs(model: str, benchmark: Official) -> list[Path]:
+    """The model, its head for this benchmark, and the texts that a control learns from."""
+    from training.fused.heads.answers import folder_of  # imports torch, which `--list` does not need
+
+    return [MODELS / model, *(path for path in (folder_of(model, benchmark.name), DATASET) if path.is_dir())]
+
+
+def submit(model: str, names: Sequence[str], folder: Path, exam: Callable[[], ModelExam], *, force: bool) -> None:
+    """Write what the test servers of benchmarks take. Raises `UserError` for one that has none."""
+    for name in names or [""]:
+        made = OFFICIAL[name].submit if name in OFFICIAL else None
+        if made is None:
+            able = ", ".join(other for other, benchmark in OFFICIAL.items() if benchmark.submit)
+            raise UserError(f"benchmark `{name}` has no test server that takes files; these have: {able}.")
+        with stage.run(
+            f"official@{model}/{name}-submission", kind="official", out=OUT / model / f"{name}-submission",
+            command=f"python -m training.official {model} {name} --submit", inputs=_inputs(model, OFFICIAL[name]),
+            parameters={"files": files.check(OFFICIAL[name], folder / name)}, force=force,
+        ) as run:  # fmt: skip
+            for file, content in {} if run.up_to_date else made(folder / name, exam()).items():
+                (run.out / file).write_text(json.dumps(content) + "\n", encoding="utf-8")
+                run.log(f"{run.out.with_name(f'{name}-submission') / file}: upload it to the benchmark's server")
 
 
 def _scored(benchmark: Official, items: pa.Table, exam: Exam) -> pa.Table:
@@ -179,14 +205,14 @@ def _rows(found: Numbers) -> list[dict[str, str]]:
     ]  # fmt: skip
 
 
-def summarise(model: str, *, out: Path = OUT, force: bool = False) -> None:
+def summarise(model: str, *, force: bool = False) -> None:
     """The headlines of all benchmarks that a model sat, in one table and a forest plot."""
-    sat = [out / model / name for name in OFFICIAL if (out / model / name / METRICS).is_file()]
+    sat = [OUT / model / name for name in OFFICIAL if (OUT / model / name / METRICS).is_file()]
     if not sat:
         return
     with stage.run(
         f"official@{model}", kind="official", command=f"python -m training.official {model}",
-        out=out / model / HEADLINES, inputs=sat, parameters={}, force=force,
+        out=OUT / model / HEADLINES, inputs=sat, parameters={}, force=force,
     ) as run:  # fmt: skip
         if run.up_to_date:
             return
@@ -244,6 +270,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", help="a folder under store/models: base, clip, ce_clip, …")
     parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks; all that are installed unless named")
     parser.add_argument("--folder", help="the folder of all benchmarks (or FITTINGROOM_BENCHMARKS; store/benchmarks)")
+    parser.add_argument("--submit", action="store_true", help="write files for the test servers instead of scores")
     parser.add_argument("--list", action="store_true", help="print the benchmarks and whether they are installed")
 
 
