@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
 import sys
 import time
 from collections.abc import Sequence
@@ -74,6 +75,10 @@ def build(args: argparse.Namespace) -> None:
     ) as run:  # fmt: skip
         if run.up_to_date:
             return
+        if recipe.way:
+            way = importlib.import_module(f"training.fused.{recipe.way}")
+            way.tune(run, settings, MODELS / args.model, root, _binding(settings, inputs))
+            return
         parts = split(recipe, root)
         begun = time.monotonic()
         head, fitted = fit(settings, recipe, parts, root, name, inputs)
@@ -119,8 +124,7 @@ def fit(
             head.held = Held(Examples.of(known, classes), Shelf(root, head.encoder.config.image_size))
     source = head.source(config, name)
     stage.log(f"[{name}] {source.steps} steps of {config.batch}")
-    binding = canonical_hash({"settings": settings, "inputs": [record.describe_input(path) for path in inputs]})
-    return head, trainer.fit(head, source, config, name=name, binding=binding)
+    return head, trainer.fit(head, source, config, name=name, binding=_binding(settings, inputs))
 
 
 def score(run: stage.Run, benchmark: str, parts: Parts, root: Path) -> None:
@@ -178,6 +182,11 @@ def _inputs(settings: Settings, recipe: Recipe, root: Path) -> list[Path]:
     official = OFFICIAL[recipe.benchmark]
     home = root / official.name
     return found + [path for file in official.files if (path := files.find(home, file.path)) is not None]
+
+
+def _binding(settings: Settings, inputs: Sequence[Path]) -> str:
+    """What decides the result, for checkpoints."""
+    return canonical_hash({"settings": settings, "inputs": [record.describe_input(path) for path in inputs]})
 
 
 def _report(run: stage.Run, head: Head, fitted: Fitted) -> None:

@@ -11,7 +11,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-COLOURS = {"red": (220, 30, 30), "green": (30, 180, 60), "blue": (30, 60, 220), "yellow": (230, 220, 40)}
+COLOURS = {
+    "red": (220, 30, 30), "green": (30, 180, 60), "blue": (30, 60, 220), "yellow": (230, 220, 40),
+    "pink": (240, 130, 190), "black": (10, 10, 10), "white": (245, 245, 245), "cyan": (40, 220, 220),
+}  # fmt: skip
+WORDS = ["the", "one", *COLOURS]
 CORNERS = ((0, 0), (32, 0), (0, 32), (32, 32))
 SIDE, SQUARE = 64, 32
 SPLITS = {"train": range(100, 196), "val": range(1, 7), "testA": range(11, 15), "testB": range(21, 25)}

@@ -1,8 +1,8 @@
 """What each head is fine-tuned on and how: the papers' recipes, and small ones for the starter catalog's models.
 
-Paper values: SIMLA's configs/{VE,NLVR,NLVR_Pretrain}.yaml and scripts on eight GPUs, FashionSAP's for categories. Left
-out of them: RandAugment, flips and crops of the pictures, and the cleaning of the text before the tokenizer. NLVR is no
-benchmark of these papers; its recipe is NLVR2's with one picture.
+Paper values: SIMLA's configs/{VE,NLVR,NLVR_Pretrain,VQA}.yaml and scripts on eight GPUs, ALBEF's for grounding,
+FashionSAP's for categories. Left out of them: RandAugment, flips and crops of the pictures, and the cleaning of the
+text before the tokenizer, but for VQA. NLVR is no benchmark of these papers; its recipe is NLVR2's with one picture.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ class Recipe:
         classes: in the order of the outputs; empty where the training part's labels are the classes.
         own_split: whether a fifth of the scored items may be held out and the rest fitted on, where no training part
             is installed.
+        way: what trains and scores it in place of the classifier: a module of `training.fused` with a function `tune`.
     """
 
     pictures: Literal[1, 2]
@@ -61,6 +62,7 @@ class Recipe:
     benchmark: str | None = None
     classes: tuple[str, ...] = ()
     own_split: bool = False
+    way: str | None = None
 
     def fit_items(self, root: Path) -> pa.Table | None:
         """The installed training part of its benchmark, or None."""
@@ -119,6 +121,16 @@ RECIPES: dict[str, Recipe] = {
         )
         for level in ("category", "subcategory")
     },
+    "vqa": Recipe(
+        benchmark="vqa", pictures=1, classifier="linear", way="questions",
+        paper=Tuning(trainer=_paper(epochs=8, batch=256, warmup=400), grid=LARGE, alpha=0.4),
+        starter=Tuning(trainer=_starter(), image_blocks=2),
+    ),
+    "refcoco": Recipe(
+        benchmark="refcoco", pictures=1, classifier="linear", way="pairs",
+        paper=Tuning(trainer=_paper(epochs=5, batch=256, lr=1e-5), grid=LARGE, max_tokens=30),
+        starter=Tuning(trainer=_starter(), max_tokens=30, image_blocks=2),
+    ),
 }  # fmt: skip
 
 
