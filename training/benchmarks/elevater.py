@@ -111,7 +111,7 @@ def _index(folder: Path, name: str, count: int) -> list[tuple[str, list[int]]]:
         picture, _, labels = line.strip().rpartition(" ")
         numbers = [int(label) for label in labels.split(",") if label.isdecimal()]
         if not picture or len(numbers) != labels.count(",") + 1 or max(numbers) >= count:
-            raise UserError(f"{where}: is not a picture and labels below {count}. Fetch the official file again.")
+            raise UserError(f"{where}: is not a picture and labels of the {count} classes that {CLASSES} names.")
         if len(numbers) > 1 and SETS[name][1] != MAP:
             raise UserError(f"{where}: has several labels, and {name} has one each. Fetch the official file again.")
         shown = f"{NAME}/{name}/{picture.replace('.zip@', '/')}"

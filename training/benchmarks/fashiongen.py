@@ -28,7 +28,15 @@ import pyarrow.compute as pc
 
 from data.params import UserError
 from training.official.contract import Exam, Metrics, Official, Picture
-from training.official.fashiongen import FILES, PICTURES, SOURCE, Product, products, training_products
+from training.official.fashiongen import (
+    FILES,
+    PICTURES,
+    SOURCE,
+    TRAIN_FILES,
+    Product,
+    products,
+    training_products,
+)
 from training.official.recall import AT, mean_of, recalls
 from training.official.recognition import choices, chosen, macro_f1
 from training.official.scoring import OFFICIAL, means
@@ -53,6 +61,7 @@ def load(folder: Path) -> pa.Table:
     known = products(folder)
     if len(known) <= NEGATIVES:
         raise UserError(f"{folder}: lists {len(known)} products, too few for {NEGATIVES} wrong candidates.")
+    rows: list[tuple[str, int, str, str, Sequence[str], Sequence[int] | Integers]]
     rows = [(f"product {product.name}", place, "product", product.text, product.photos, (place,))
             for place, product in enumerate(known)]  # fmt: skip
     rows += [(f"photo {photo}", place, "photo", "", (photo,), (place,))
@@ -185,7 +194,7 @@ RETRIEVAL = Official(
     name=NAME,
     title="FashionGen retrieval",
     ability="retrieval of products by photo and text",
-    files=FILES[:1],
+    files=FILES,
     source=SOURCE,
     pictures=PICTURES,
     load=load,
@@ -200,7 +209,7 @@ RECOGNITION = [
         name=f"{NAME}_{level}",
         title=f"FashionGen {level} recognition",
         ability=f"{level} of a product by photo and text",
-        files=FILES,
+        files=(*FILES, *TRAIN_FILES),
         source=SOURCE,
         pictures=PICTURES,
         asks="head",

@@ -43,7 +43,8 @@ def fit_items(folder: Path) -> pa.Table | None:
 
 
 def _read(folder: Path, part: str) -> pa.Table:
-    path, rows, seen = f"{part}.jsonl", [], set()
+    path, seen = f"{part}.jsonl", set[str]()
+    rows: list[tuple[str, int, str, list[str], str, str]] = []
     for number, entry in read_json_lines(folder, path):
         where = f"{folder / path}: line {number}"
         name = str(field(entry, "id", (str, int), where))

@@ -50,6 +50,10 @@ def check(benchmark: Official, folder: Path) -> dict[str, str]:
 
 
 def _hash(folder: Path, file: File, benchmark: Official) -> str:
+    found = find(folder, file.path)
+    if file.sha256 is None and found is not None and found.suffix != ".gz":  # FashionGen's have many gigabytes
+        with found.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
     content = read(folder, file.path)
     digest = hashlib.sha256(content).hexdigest()
     if file.sha256 not in (None, digest, _compact(content)):

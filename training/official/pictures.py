@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from data.images import ImageError, decode_rgb, in_threads, to_pixels
 from data.params import UserError
 from training.official.contract import Picture
+from training.official.fashiongen_h5 import photo
 
 
 def pixels(pictures: Sequence[Picture], root: Path, size: tuple[int, int]) -> Iterator[np.ndarray]:
@@ -37,6 +38,8 @@ def content(picture: Picture, root: Path) -> bytes:
     """The bytes of the picture's whole file, uncut. Raises `UserError`."""
     path, _, key = picture.path.partition("#")
     try:
+        if path.endswith(".h5"):
+            return photo(root / path, int(key))
         return _stored(root / path)[key] if key else (root / path).read_bytes()
     except FileNotFoundError:
         raise UserError(f"{root / path}: picture not found. Put the benchmark's official pictures there.") from None

@@ -61,7 +61,7 @@ def test_items_of_the_installed_sets(folder):
 
 
 def test_class_is_the_normalised_mean_of_its_prompts(folder):
-    """Prompts of class 0 point to (1, 0) and, 10 times as long, to (0, 1): they count alike, the picture lies between."""
+    """Prompts of class 0 point to (1, 0) and, 10 times as long, to (0, 1): both count, and the picture lies between."""
     items = only(folder, "oxford-iiit-pets")
     texts = {"a photo of a collie.": [1, 0, 0], "the collie, seen by day": [0, 10, 0]}
     texts |= dict.fromkeys(prompts("manx"), np.array([0.6, 0, 0.8]))
@@ -162,7 +162,7 @@ def test_constant_model_and_the_plain_mean(folder):
         (
             "cifar-10/test.txt",
             lambda text: text.replace(" 7\n", " 12\n"),
-            r"line 8: is not a picture and labels below 10",
+            r"line 8: is not a picture and labels of the 10 classes",
         ),
         ("cifar-10/test.txt", lambda text: text.replace(" 7\n", " 1,2\n"), r"line 8: has several labels"),
         ("cifar-10/test.txt", lambda text: text + text, r"line 21: .* occurs twice"),

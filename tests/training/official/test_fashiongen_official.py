@@ -1,5 +1,6 @@
 import hashlib
 import json
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,10 @@ from data.params import UserError
 from tests.training.official.fixture_fashiongen import FIXTURES, SUBCATEGORIES
 from tests.training.official.known_exam import Known
 from training.benchmarks.fashiongen import BENCHMARKS, NEGATIVES, draw, fit_items
-from training.official.fashiongen import Product
+from training.official.contract import Picture
+from training.official.fashiongen import Product, products
+from training.official.files import check
+from training.official.pictures import load
 from training.official.recognition import chosen, macro_f1
 from training.outcomes import cells, column
 
@@ -163,3 +167,60 @@ def test_bad_entries_are_named(root, change, message):
     path.write_text(json.dumps(entries))
     with pytest.raises(UserError, match=message):
         RETRIEVAL.load(path.parent)
+
+
+@pytest.fixture
+def own_file(tmp_path):
+    """Five products of two photos each, 256 px, the second product's photos apart, in the data set's own format."""
+    h5py = pytest.importorskip("h5py", reason="h5py is not in this environment")
+    folder = tmp_path / "fashiongen_category"
+    folder.mkdir()
+    products = [7, 8, 7, 8, 9, 9, 10, 10, 11, 11]
+    said = {
+        "input_name": [f"Caf\xe9 No {number}" for number in products],
+        "input_description": [f"Seen at dusk, {number}" for number in products],
+        "input_category": ["COATS" if number < 9 else "HATS" for number in products],
+        "input_subcategory": [f"SORT {number % 2}" for number in products],
+    }
+    with h5py.File(folder / "fashiongen_256_256_validation.h5", "w") as file:
+        file["input_productID"] = np.array(products, np.int32)[:, None]
+        for key, texts in said.items():
+            file[key] = np.array([text.encode("iso-8859-1") for text in texts], "S64")[:, None]
+        shades = np.arange(10, dtype=np.uint8)[:, None, None, None]
+        file["input_image"] = np.broadcast_to(20 * shades, (10, 256, 256, 3))
+    return folder / "fashiongen_256_256_validation.h5"
+
+
+def test_the_data_sets_own_file(own_file):
+    found = products(own_file.parent)
+    assert [product.name for product in found] == ["7", "8", "9", "10", "11"]
+    assert found[1] == Product(
+        "8", tuple(f"fashiongen_category/{own_file.name}#{row}" for row in (1, 3)),
+        "Caf\xe9 No 8.Seen at dusk, 8", "COATS", "SORT 0",
+    )  # fmt: skip
+    picture = load(Picture(found[1].photos[1]), own_file.parent.parent)
+    assert picture.size == (256, 256)
+    assert picture.getpixel((9, 9)) == (60, 60, 60)
+    assert list(check(CATEGORY, own_file.parent)) == [own_file.name]
+    items = CATEGORY.load(own_file.parent)
+    assert json.loads(items.schema.metadata[b"classes"]) == ["COATS", "HATS"]
+    assert items["label"].to_pylist() == ["COATS"] * 4 + ["HATS"] * 6
+
+
+def test_own_file_that_lacks_a_column(own_file):
+    import h5py
+
+    with h5py.File(own_file, "a") as file:
+        del file["input_category"]
+    with pytest.raises(UserError, match=r"validation\.h5: has no `input_category`"):
+        CATEGORY.load(own_file.parent)
+    own_file.write_bytes(b"a page that says no")
+    with pytest.raises(UserError, match=r"validation\.h5: is no HDF5 file"):
+        CATEGORY.load(own_file.parent)
+
+
+def test_own_file_without_h5py(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    (tmp_path / "fashiongen_256_256_validation.h5").touch()
+    with pytest.raises(UserError, match=r"validation\.h5: only h5py can read it"):
+        CATEGORY.load(tmp_path)
