@@ -219,7 +219,7 @@ def load_answering(folder: Path) -> Answering:
     encoder = load_encoder(folder)
     made = Answering(config, encoder, Stack(config.shape, encoder.config))
     take_weights(cast(Any, made), folder, Answering.saved)
-    return cast(Answering, made.eval())
+    return made.eval()
 
 
 def clean_question(question: str) -> str:

@@ -36,6 +36,7 @@ class Grounder:
 
     def __init__(self, method: Task, layer: int | None = None) -> None:
         self.encoder, self.stack = stack_of(method, 1)
+        self.stack.to(self.encoder.logit_scale.device)
         self.itm: Any = method.itm
         text = self.encoder.text.trunk
         first, count = silent(self.stack, text), len(text.layers) + len(self.stack.layers)

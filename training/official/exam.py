@@ -8,6 +8,7 @@ text is its embedding, by the model's files (`training.embedding_cache`).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import io
 import tempfile
@@ -32,6 +33,7 @@ DATASET = Path("store/dataset")
 PART = 4096  # pictures per pass, after which they are kept
 BLOCK = 8192  # pairs per product of `match`
 RANKED = "vqa"  # its head ranks answers, of any list
+GROUNDED = "refcoco"  # for which a whole model is fine-tuned
 HEADS = ("head", RANKED)  # what `asks` says of benchmarks that need a fine-tuned head
 
 
@@ -135,10 +137,10 @@ class ModelExam:
         return finite(self._model, found, pictures, f"the {task} of pictures")
 
     def maps(self, pictures: Sequence[Picture], texts: Sequence[str]) -> Vectors:
-        from training.fused.grounding import Grounder
-
-        pixels = official_pictures.pixels(pictures, self._root, self._size)
-        return Grounder(self._task).maps(pixels, texts)
+        pixels = official_pictures.pixels(pictures, self._root, self._grounder.encoder.config.image_size)
+        found: Vectors = self._grounder.maps(pixels, texts)
+        finite(self._model, found.reshape(len(found), -1), pictures, "the map of picture")
+        return found
 
     def training_texts(self) -> list[str]:
         path = self._dataset / "products.parquet"
@@ -146,6 +148,15 @@ class ModelExam:
             raise UserError(f"{path}: not found, so the text-only control cannot learn. Run `dvc repro dataset`.")
         table = pq.read_table(path, columns=["title", "derived_caption"], filters=[("split", "==", "train")])
         return [text for column in table.columns for text in column.to_pylist() if text]
+
+    @functools.cached_property
+    def _grounder(self) -> Any:
+        """Points by the model that was fine-tuned for it, if there is one."""
+        from training.fused.grounding import Grounder
+        from training.fused.heads.answers import folder_of
+
+        tuned = folder_of(self._model.name, GROUNDED)
+        return Grounder(load_model(tuned)[1] if tuned.is_dir() else self._task)
 
     def _head(self, task: str) -> Any:
         """What was fine-tuned for the task, or None."""
