@@ -11,10 +11,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 
 from training.official.contract import Vectors
-from training.official.scoring import percent, table
+from training.official.scoring import table
 from training.outcomes import column
 from training.ranking import TIE
 
@@ -48,14 +49,9 @@ def macro_f1(cell: pa.Table) -> float:
     """
     from sklearn.metrics import f1_score
 
-    places = [_PLACE.search(name) for name in column(cell, "slice")]
-    truth, of = np.array([(int(place[1]), int(place[2])) for place in places if place]).T
+    kind, slices = pd.factorize(column(cell, "slice"))
+    places = [place.groups() for place in map(_PLACE.search, slices) if place]
+    truth = np.array([int(place) for place, _ in places])[kind]
     found = np.rint(column(cell, "detail")).astype(np.int64)
-    return float(100 * f1_score(truth, found, labels=range(1, of[0] + 1), average="macro", zero_division=0))
-
-
-def mean_per_class(cell: pa.Table) -> float:
-    """The plain mean of the classes' shares of right answers, in percent; a slice is a class."""
-    outcome, slices = column(cell, "outcome"), column(cell, "slice")
-    _, of = np.unique(slices.astype(str), return_inverse=True)
-    return percent(np.bincount(of, outcome) / np.bincount(of))
+    classes = range(1, int(places[0][1]) + 1)
+    return float(100 * f1_score(truth, found, labels=classes, average="macro", zero_division=0))
