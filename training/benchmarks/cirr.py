@@ -163,7 +163,7 @@ BENCHMARK = Official(
     load=load,
     score=score,
     metrics=metrics,
-    headline="R@5",
+    headline="R@1",
     chance={"R_s@1": 20.0, "R_s@2": 40.0, "R_s@3": 60.0},
     submit=submit,
 )

@@ -100,10 +100,11 @@ def each_way(queries: Mapping[str, Vectors], outcomes: Callable[[str, Vectors], 
 
 
 def by_type(outcomes: pa.Table) -> dict[str, dict[str, float]]:
-    """{metric: {slice: percent}}: plain means."""
-    found: dict[str, dict[str, float]] = {}
-    for row in outcomes.group_by(["metric", "slice"], use_threads=False).aggregate([("outcome", "mean")]).to_pylist():
-        found.setdefault(row["metric"], {})[row["slice"]] = 100 * row["outcome_mean"]
+    """{metric: {slice: percent}}: plain means; metrics in order of first appearance, slices by name."""
+    found: dict[str, dict[str, float]] = {metric: {} for metric in outcomes["metric"].to_pylist()}
+    means = outcomes.group_by(["metric", "slice"], use_threads=False).aggregate([("outcome", "mean")])
+    for row in means.sort_by("slice").to_pylist():
+        found[row["metric"]][row["slice"]] = 100 * row["outcome_mean"]
     return found
 
 
