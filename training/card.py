@@ -76,7 +76,8 @@ def write_card(
 def score_rows(endpoint: str, ours: pa.Table, theirs: pa.Table, facts: dict[str, Any], path: Path) -> Rows:
     """A row per metric of all exams that both sat, and their plot into `path`."""
     mine, others = cells(ours), cells(theirs)
-    rows, lines = [], []
+    rows: Rows = []
+    lines: list[Line] = []
     for name, benchmark in sat_for(endpoint).items():
         both = [metric for n, metric in mine if n == name and (name, metric) in others]
         for metric in benchmark.gate_metrics or [m for m in both if m != benchmark.control]:
@@ -198,7 +199,7 @@ def _method(name: str, model: record.Record | None) -> list[Block]:
     if model is None:
         return [told, "The model's record is not at hand, so its settings are not listed."]
     settings = [{"setting": key, "value": value} for key, value in _flat(model.parameters)]
-    settings += [{"setting": f"seed of {key}", "value": value} for key, value in model.seeds.items()]
+    settings += [{"setting": f"seed of {key}", "value": str(value)} for key, value in model.seeds.items()]
     inputs = [{"made from": item["path"], "record": (item["record"] or "")[:12]} for item in model.inputs]
     return [told, inputs, settings]
 

@@ -124,7 +124,7 @@ def _report(run: stage.Run, model: str, metrics: Metrics, outcomes: pa.Table) ->
         f"{name}/{metric}": block[metric]["value"]
         for name, block in metrics.items() for metric in block if "/" not in metric
     })  # fmt: skip
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"benchmark": name, "metric": metric, "value %": _percent(cell["value"]),
          "95 % interval": f"{_percent(cell['low'])} to {_percent(cell['high'])}", "items": int(cell["n"])}
         for name, block in metrics.items() for metric, cell in block.items()

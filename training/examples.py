@@ -141,23 +141,26 @@ def robustness_page(
     found = {
         metric.partition("_")[0]: cell for (name, metric), cell in cells(outcomes).items() if name == benchmark.name
     }
-    ways = ["clean", *disturbance.KINDS]
-    right = np.stack([column(found[way], "outcome") for way in ways], axis=1) > 0
+    right: np.ndarray = np.stack([column(found[way], "outcome") > 0 for way in ("clean", *disturbance.KINDS)], axis=1)
+    steady, clean = right.min(axis=1), right[:, 0]
     rows = {row["item_id"]: row for row in benchmark.items(suites).to_pylist()}
     asked = pa.Table.from_pylist([rows[item_id] for item_id in found["clean"]["item_id"].to_pylist()])
     order = np.argsort(right.sum(1), kind="stable")
     chosen = {
-        "Undone by a disturbance": _distinct(asked, order[(right[:, 0] & ~right.all(1))[order]])[:SHOWN],
-        "Right all the same": _distinct(asked, order[right.all(1)[order]])[:SHOWN],
-        "Wrong when clean": _distinct(asked, order[~right[:, 0][order]])[:SHOWN],
+        "Undone by a disturbance": _distinct(asked, order[(clean & ~steady)[order]])[:SHOWN],
+        "Right all the same": _distinct(asked, order[steady[order]])[:SHOWN],
+        "Wrong when clean": _distinct(asked, order[~clean[order]])[:SHOWN],
     }
 
     def strip(index: int) -> Strip:
         row = asked.slice(index, 1).to_pylist()[0]
         question, key = benchmark.question(row), row["image_key"]
-        shown = [(key if way == "clean" else disturbance.name(key, way), GOOD if right[index, place] else BAD, way)
-                 for place, way in enumerate(ways)]  # fmt: skip
-        return Strip(question.right or question.asked, tuple(shown))
+        names: dict[str, str] = {"clean": key}
+        for kind in disturbance.KINDS:
+            names[kind] = disturbance.name(key, kind)
+        frames = [GOOD if well else BAD for well in right[index]]
+        shown = tuple((name, frame, way) for (way, name), frame in zip(names.items(), frames, strict=True))
+        return Strip(question.right or question.asked, shown)
 
     sections = [(title, [strip(index) for index in places]) for title, places in chosen.items() if places]
     keys = sorted({asked["image_key"][index].as_py() for places in chosen.values() for index in places})

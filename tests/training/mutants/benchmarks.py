@@ -5,11 +5,12 @@ ATTRIBUTES = "training/benchmarks/attributes.py"
 SUITE = "data/suites_composed.py"
 BENCH, GATE = "tests/training/test_endpoint_benchmarks.py", "tests/training/test_gate.py"
 DATA = "tests/data/test_suites.py"
+ROBUSTNESS, SHOWN = "training/benchmarks/robustness.py", "tests/training/test_diagnostics.py"
 
 MUTANTS: list[tuple[str, str, str, str]] = [
     (RANKS, "scores >= best - TIE", "scores > best", f"{BENCH}::TestComposedRanks::test_pessimistic_rank"),
     (
-        RANKS, "        scores[rows, own[part]] = -np.inf\n", "",
+        RANKS, "            scores[rows, own[part]] = -np.inf\n", "            pass\n",
         f"{BENCH}::TestComposedRanks::test_reference_is_nearest_and_target_second",
     ),
     (
@@ -46,5 +47,17 @@ MUTANTS: list[tuple[str, str, str, str]] = [
         "return () if any(row[name] is None and name not in lacking for name in CHANGES) else tuple",
         "return tuple",
         f"{DATA}::test_unknown_attributes_are_neither_asked_about_nor_answers",
+    ),
+    (
+        "training/benchmarks/category.py", "== labels) & clear", "== labels)",
+        f"{SHOWN}::TestCategory::test_the_likeliest_type_and_no_tie",
+    ),
+    (
+        ROBUSTNESS, "items, examinee.attributes(keys, [None] * len(keys))", "items, examinee.attributes(keys, titles)",
+        f"{SHOWN}::TestRobustness::test_without_the_title_is_what_is_answered_to_none",
+    ),
+    (
+        ROBUSTNESS, "items.sort_by(\"item_id\").slice(0, ITEMS)", "items.slice(items.num_rows - ITEMS)",
+        f"{SHOWN}::TestRobustness::test_the_sample_is_the_smallest_ids_and_ranks_are_among_all",
     ),
 ]  # fmt: skip
