@@ -48,7 +48,8 @@ class PromoteConfig(dg.Config):
 
     method: str = Field(default="", description=f"The method to promote. Empty: the endpoint's method in {PARAMS}.")
     override_reason: str = Field(
-        default="", description="Why to promote without a passing verdict. It is recorded. Empty: the verdict decides."
+        default="",
+        description="Why to promote without a passing verdict. Recorded, and expires. Empty: the verdict decides.",
     )
 
 

@@ -96,7 +96,7 @@ def _serving_commands(commands: Any) -> None:
     promote = _command(commands, "promote", _promote, "take a method's model to production if its verdict allows it")
     promote.add_argument("method", metavar="METHOD", help="for example ce_clip")
     promote.add_argument("--endpoint", help="default: the endpoint that the method competes for")
-    promote.add_argument("--reason", help="promote without a passing verdict; the reason is recorded")
+    promote.add_argument("--reason", help="promote without a passing verdict, for promotion.override_days; recorded")
 
     rollback = _command(commands, "rollback", _rollback, "bring the previous model of an endpoint back")
     rollback.add_argument("endpoint", nargs="?", default="search", help="default: search")

@@ -37,13 +37,10 @@ Rows = list[dict[str, Any]]
 
 def lucky(worlds: int) -> Rows:
     """The share of worlds in which one of k equal challengers was promoted, with and without spending alpha."""
-    found: Rows = []
+    found, by = [], rule(WIDE, endpoint=LUCK)
     for spend in (True, False):
         generator = np.random.default_rng(SEED)
-        firsts = [
-            first_lucky(generator, ATTEMPTS, rule(WIDE, endpoint=LUCK), spend=spend)
-            for _ in _told(worlds, f"spend={spend}")
-        ]
+        firsts = [first_lucky(generator, ATTEMPTS, by, spend=spend) for _ in _told(worlds, f"spend={spend}")]
         for k in range(1, ATTEMPTS + 1):
             share = sum(0 < first <= k for first in firsts) / worlds
             found.append({"spend": spend, "attempts": k, "share": round(share, 4), "worlds": worlds})
@@ -96,7 +93,7 @@ def halving(passes: int) -> Rows:
                 world, effect = World(generator, families), DECIDED / families**0.5
                 challenger = world.challenger(by.primary, effect, elsewhere=effect)
                 if judge(challenger, world.champion, by).verdict == "pass":
-                    passing = world.half(challenger, world.champion)
+                    passing = world.half(challenger)
             verdicts[judge(*passing, by).verdict] += 1
         found.append({"families": families, "passes": passes, **_shares(verdicts, passes)})
     return found
@@ -136,6 +133,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
         luck.plot([r["attempts"] for r in rows], [100 * r["share"] for r in rows], "o-", color=colour, label=label)
     luck.axhline(100 * found["alpha"], color=FAINT, linestyle="--", label="alpha")
     luck.set(title="Equal challengers: one was promoted", xlabel="attempts at one champion", ylabel="% of worlds")
+    luck.set_xticks(range(2, ATTEMPTS + 1, 2))
     for families, colour in zip(FAMILIES, (OPEN, BAD, PLAIN, GOOD), strict=True):
         rows = [row for row in found["power"] if row["families"] == families]
         points, shares = ([100 * row[key] for row in rows] for key in ("effect", "pass"))
@@ -150,9 +148,9 @@ def draw(found: dict[str, Any], path: Path) -> None:
     cover.set_xticks(places, [f"{families} x {size}" for families, size in COVERED])
     bottom = np.zeros(len(FAMILIES))
     for verdict, colour in (("pass", GOOD), ("inconclusive", OPEN), ("fail", BAD)):
-        values = np.array([100 * row[verdict] for row in found["halving"]])
-        halves.bar([f"{3 * f:,}" for f in FAMILIES], values, 0.5, bottom=bottom, color=colour, label=verdict)
-        bottom += values
+        heights = np.array([100 * row[verdict] for row in found["halving"]])
+        halves.bar([f"{3 * f:,}" for f in FAMILIES], heights, 0.5, bottom=bottom, color=colour, label=verdict)
+        bottom += heights
     halves.set(title="A pass, judged on half of its families", xlabel="items of the pass", ylabel="%", ylim=(0, 116))
     for axes in (luck, strength, cover, halves):
         axes.legend(fontsize=8, edgecolor="none", ncols=1 if axes in (luck, strength) else 3)
@@ -176,8 +174,8 @@ def page(found: dict[str, Any]) -> str:
         f"promoted in {100 * last[True]['share']:.1f} % of {last[True]['worlds']:,} worlds; judged at the first "
         f"attempt's level every time, in {100 * last[False]['share']:.1f} %.",
         f"![curves]({NAME}.png)",
-        "## Equal challengers: the chance that one of k was promoted\n\nOne compared metric, so that Holm's correction takes "
-        "nothing away; the margin is out of reach, so that only superiority counts.\n\n" + _table(found["lucky"]),
+        "## Equal challengers: the chance that one of k was promoted\n\nOne compared metric, so that Holm's correction "
+        "takes nothing away; the margin is out of reach, so that only superiority counts.\n\n" + _table(found["lucky"]),
         "## Verdicts of a first attempt, by true gain on every benchmark (margin 2 points)\n\n"
         + _table(found["power"]),
         "## Coverage of 95 % intervals\n\nFamilies succeed or fail together; the true difference is 10 points. "

@@ -36,7 +36,7 @@ class World:
         ids = [f"{i:06}" for i in range(len(self.units))]
         self._items = pa.table({"item_id": ids, "group": pa.array(self.units, pa.int64())})
         self._ease = {name: generator.uniform(HARDEST, EASIEST, families) for name in self._exams}
-        self.champion = self._sat({name: ease for name, ease in self._ease.items()})
+        self.champion = self._sat(self._ease)
 
     def challenger(self, primary: str, effect: float = 0.0, elsewhere: float = 0.0) -> pa.Table:
         """Outcomes of a model whose true gain is `effect` on `primary` and `elsewhere` on the other benchmarks."""
@@ -46,11 +46,12 @@ class World:
             chances[name] = ease + luck + (effect if name == primary else elsewhere)
         return self._sat(chances)
 
-    def half(self, *tables: pa.Table) -> list[pa.Table]:
-        """The same tables on a random half of the families."""
+    def half(self, challenger: pa.Table) -> tuple[pa.Table, pa.Table]:
+        """Challenger and champion on a random half of the families."""
         families = self.units.max() + 1
         kept = pa.array(self._generator.choice(families, families // 2, replace=False))
-        return [table.filter(pc.is_in(table["unit"], kept)) for table in tables]
+        ours, theirs = (table.filter(pc.is_in(table["unit"], kept)) for table in (challenger, self.champion))
+        return ours, theirs
 
     def _sat(self, chances: dict[str, npt.NDArray[np.float64]]) -> pa.Table:
         """Every metric of a benchmark drawn by itself; a control gets nothing right."""

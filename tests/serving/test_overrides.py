@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,10 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def go_live(version: int, model: str = MODEL, **authority: str | None) -> None:
+def go_live(version: int, model: str = MODEL, authority: Mapping[str, str | None] | None = None) -> None:
     for state in ("exported", "staged", "checked", "live-pending", "live"):
         facts = {"method": "clip", "model_record": model, "export_record": "e" * 64} if state == "exported" else {}
-        registry.append("search", version, state, **facts, **(authority if state == "checked" else {}))
+        registry.append("search", version, state, **facts, **(authority or {} if state == "checked" else {}))
 
 
 def by_override(until: str) -> dict[str, str | None]:
@@ -33,7 +34,7 @@ def by_override(until: str) -> dict[str, str | None]:
 
 
 def test_every_later_line_says_by_what_right_a_version_is_live() -> None:
-    go_live(1, **by_override(FUTURE))
+    go_live(1, authority=by_override(FUTURE))
     assert [entry.get("override") for entry in registry.history("search")] == [None, None, "late", "late", "late"]
     found = overrides.standing("search")
     assert found is not None
@@ -44,7 +45,7 @@ def test_every_later_line_says_by_what_right_a_version_is_live() -> None:
 
 
 def test_an_override_ends_and_is_listed_until_somebody_acts() -> None:
-    go_live(1, **by_override(PAST))
+    go_live(1, authority=by_override(PAST))
     (found,) = overrides.expired()
     assert found.expired
     assert "EXPIRED on 2026-01-01" in found.sentence
@@ -55,19 +56,19 @@ def test_an_override_ends_and_is_listed_until_somebody_acts() -> None:
 
 
 def test_a_verdict_is_no_override() -> None:
-    go_live(1, verdict_record="v" * 64, override=None, override_until=None, overridden=None)
+    go_live(1, authority={**dict.fromkeys(by_override(PAST)), "verdict_record": "v" * 64})
     assert overrides.standing("search") is None
     assert overrides.latest("search", MODEL) is None
 
 
 def test_a_line_from_before_overrides_had_an_end_has_expired() -> None:
-    go_live(1, override="long ago")
+    go_live(1, authority={"override": "long ago"})
     assert [found.reason for found in overrides.expired()] == ["long ago"]
 
 
 def test_an_override_holds_for_its_model_until_that_is_rolled_back() -> None:
     go_live(1, "a" * 64)
-    go_live(2, **by_override(FUTURE))
+    go_live(2, authority=by_override(FUTURE))
     assert overrides.latest("search", "a" * 64) is None
     assert overrides.latest("search", MODEL) is not None
     for state in ("superseded", "live-pending", "live"):
@@ -83,7 +84,7 @@ def test_an_override_does_not_become_a_verdict() -> None:
     tiny.write_verdict(Path("store/verdicts/clip"), ours, "b" * 64)
     champion.install("search", Path("store/models/clip"))
     champion.point("search", ours)
-    go_live(1, ours, **by_override(FUTURE))
+    go_live(1, ours, by_override(FUTURE))
     with pytest.raises(UserError, match="by an override, not by this verdict"):
         verdicts.demand("clip", "search", ours)
 

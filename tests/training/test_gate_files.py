@@ -21,6 +21,7 @@ from tests.training.builders import write_workspace
 from training import champion, evaluate, gate
 from training.attempts import ATTEMPTS
 from training.outcomes import column
+from training.verdict import Rule
 
 OUTCOMES = Path("store/evaluations/clip/outcomes.parquet")
 Change = Callable[[pa.Table], pa.Table]
@@ -232,4 +233,4 @@ def test_settings_of_an_attempt_are_in_the_record(here: Path) -> None:
     assert gate.main(["clip"]) == 0
     found = record.read(Path("store/verdicts/clip")).parameters["gate"]
     assert (found["attempt"], found["methods"]) == (1, 5)
-    assert set(found) == {field.name for field in dataclasses.fields(gate.Rule)}
+    assert set(found) == {field.name for field in dataclasses.fields(Rule)}

@@ -58,15 +58,15 @@ def test_halves_of_passes_never_fail() -> None:
         world = World(generator, 200)
         challenger = world.challenger(by.primary, 0.11, 0.11)
         if judge(challenger, world.champion, by).verdict == "pass":
-            verdicts[judge(*world.half(challenger, world.champion), by).verdict] += 1
+            verdicts[judge(*world.half(challenger), by).verdict] += 1
     assert verdicts["fail"] == 0
     assert verdicts["inconclusive"] >= 5
 
 
 def test_items_needed_decide_a_verdict() -> None:
     """As many items as an undecided verdict asks for, drawn anew: the gain it saw is found in most worlds."""
-    generator, by, effect = np.random.default_rng(10), rule(WIDE), 0.06
-    asked = []
+    generator, by, effect = np.random.default_rng(10), rule(MARGIN), 0.06
+    asked: list[int] = []
     while len(asked) < 10:
         pilot = World(generator, 150)
         found = judge(pilot.challenger(by.primary, effect, effect), pilot.champion, by)
