@@ -24,6 +24,7 @@ from data.params import UserError
 from training.official import OFFICIAL, files, intervals
 from training.official.contract import Exam, Official
 from training.official.exam import DATASET, CannotSit, ModelExam
+from training.official.pairs import BLIND
 from training.official.scoring import OFFICIAL as TWIN
 from training.outcomes import VERSION
 from training.plots import Line
@@ -32,6 +33,7 @@ from training.ranking import TIE
 from training.statistics import SEED
 
 MODELS, OUT = Path("store/models"), Path("store/official")
+CONTROLS = ("blind ", "text_only_", "text-only ")  # how the metric of a text-only control begins
 OUTCOMES, METRICS, HEADLINES = "outcomes.parquet", "metrics.json", "headlines"
 
 Numbers = dict[str, Any]
@@ -222,7 +224,8 @@ def summarise(model: str, *, force: bool = False) -> None:
             {
                 "benchmark": block["title"], "headline": block["headline"], "%": _shown(cell["value"]),
                 "95 % interval": _interval(cell), "official rule": _shown(cell.get("official")),
-                "chance": _shown(cell.get("chance")), "items": f"{block['items']:,}", "ties": f"{block['ties']:,}",
+                "chance": _shown(cell.get("chance")), "text alone": _shown(_control(block)),
+                "items": f"{block['items']:,}", "ties": f"{block['ties']:,}",
             }
             for block, cell in zip(found, cells, strict=True)
         ]  # fmt: skip
@@ -232,7 +235,7 @@ def summarise(model: str, *, force: bool = False) -> None:
         draw(
             [_line(block, cell) for block, cell in zip(found, cells, strict=True)], picture,
             title=f"{model} on official benchmarks", xlabel="percent, with 95 % interval (groups resampled)",
-            legend="dashed tick: chance",
+            legend="dashed ticks: chance, and what the texts alone get",
         )  # fmt: skip
         run.picture("Headlines", picture)
         for line in _columns(rows):
@@ -240,11 +243,17 @@ def summarise(model: str, *, force: bool = False) -> None:
 
 
 def _line(block: Numbers, cell: Mapping[str, float]) -> Line:
-    marks = (cell["chance"],) if "chance" in cell else ()
+    marks = tuple(mark for mark in (cell.get("chance"), _control(block)) if mark is not None)
     note = f"{cell['value']:.1f} %   n = {block['items']:,}"
     return Line(
         f"{block['title']}: {block['headline']}", cell["value"], cell["low"], cell["high"], note=note, marks=marks
     )
+
+
+def _control(block: Numbers) -> float | None:
+    """What a model that sees no picture gets of the headline, where the benchmark tells."""
+    names = [*(start + block["headline"] for start in CONTROLS), BLIND]
+    return next((float(block["metrics"][name]["value"]) for name in names if name in block["metrics"]), None)
 
 
 def _rounded(number: float) -> float:
