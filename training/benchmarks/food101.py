@@ -118,7 +118,6 @@ BENCHMARKS = {
         source="{train,dev,test}.jsonl, as the script of github.com/facebookresearch/mmbt makes them from UPMC's data "
         "set (research).",
         pictures=f"{NAME}/IMG, of the lines' `img`",
-        asks="head",
         load=load,
         score=score,
         metrics=means,
