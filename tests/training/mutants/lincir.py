@@ -60,8 +60,8 @@ MUTANTS: list[tuple[str, str, str, str]] = [
     (SOURCE, "        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())\n", "",
      f"{LINCIR}::test_what_changes_a_target_changes_its_cache"),
     # pitfalls: embeddings normalised in one phase only; a prompt without its image; `$` of the user; seen captions
-    (PSEUDO, "embedding = encoder.image.head(torch.from_numpy(pictures[rows]).to(device)).float()",
-     "embedding = encoder.project_image(torch.from_numpy(pictures[rows]).to(device))",
+    (PSEUDO, "embedding = self.encoder.image.head(torch.from_numpy(pictures[rows]).to(device)).float()",
+     "embedding = self.encoder.project_image(torch.from_numpy(pictures[rows]).to(device))",
      f"{ANSWERS}::test_the_image_enters_as_it_leaves_the_encoder"),
     (PSEUDO, "self.phi(F.normalize(image, dim=1) if self.l2_normalize else image)", "self.phi(image)",
      f"{ANSWERS}::test_the_norm_of_what_phi_sees_can_be_fixed"),
