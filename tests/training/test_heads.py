@@ -1,8 +1,10 @@
-"""Heads on fused models: the stack is the method's own pass, pairs of layers, saving, draws of the pre-step, learning."""
+"""Heads on fused models: their stack is the method's own pass, pairs of layers, saving, the pre-step, learning."""
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from training.official.contract import Picture
 from training.task import Task
 from training.towers import padding_bias
 
+SHARED = Path(os.environ.get("FITTINGROOM_SHARED", Path(__file__).parents[3] / "shared")) / "data/benchmarks"
 WORDS = [*small_simla.SPECIALS, *NAMES, "there", "is", "a", "box", "both", "images", "show"]
 TRAINER = {"batch": 16, "lr": 2e-3, "warmup": 5, "crop": 1.0, "precision": "fp32", "threads": 1, "weight_decay": 0.0}
 
@@ -243,6 +246,28 @@ def test_a_head_learns_statements_about_two_pictures(tmp_path: Path, monkeypatch
     write_nlvr2(tmp_path, "train", 320, 11)
     write_nlvr2(tmp_path, "dev", 200, 12)
     assert learn(small_simla.task(WORDS), nlvr2, tmp_path, 2, (1, 1), 30) > 0.75
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED}: not on this machine (FITTINGROOM_SHARED says where it is)")
+def test_real_statements_are_learnt_by_their_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 human statements of NLVR are fitted. Of one sentence's pictures some are true and some false, so that whoever
+    does not look gets the commonest label of each sentence at best: that is what must be beaten."""
+    monkeypatch.chdir(tmp_path)
+    items = nlvr.load(SHARED / "nlvr").sort_by("item_id").slice(0, 64)
+    texts, labels = items["text"].to_pylist(), items["label"].to_pylist()
+    counts = collections.Counter(zip(texts, labels, strict=True))
+    blind = sum(max(counts[text, label] for label in nlvr.CLASSES) for text in set(texts)) / len(texts)
+    words = sorted({word for text in texts for word in text.split()})
+    made = head(small_simla.task([*small_simla.SPECIALS, *words]))
+    regrid(made.encoder, (4, 16), 25)
+    config = TrainerConfig(**TRAINER | {"epochs": 100, "lr": 1e-3, "clip": 1.0})  # type: ignore[arg-type]
+    examples = Examples.of(items, nlvr.CLASSES)
+    source = ExampleSource(examples, made.encoder, config, SHARED)
+    trainer.fit(made, source, config, name="heads-real", binding="0" * 64)
+    found = answer(made, examples.pictures, texts, source.shelf)
+    assert blind < 0.7
+    assert (found.argmax(1) == examples.labels).mean() > 0.9
 
 
 def test_an_absent_picture_is_grey(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from data.params import UserError
 from training.fused.heads.examples import Shelf, Shown, answer
 from training.fused.heads.head import HEAD, load_head
 from training.official.contract import Picture, Vectors
+from training.official.exam import CannotSit
 
 FINETUNED = Path("store/finetuned")
 FITTED = "fitted.parquet"  # scored items that a head was fitted on, where a benchmark has no training part
@@ -49,7 +50,7 @@ class Answers:
             asked = zip(pictures, texts, strict=True)
             seen = sum((*(picture.path for picture in row if picture), text) in self.fitted for row, text in asked)
             if seen:
-                raise UserError(
+                raise CannotSit(
                     f"{self.folder}: was fitted on {seen:,} of the {len(texts):,} items it is asked, for the "
                     "benchmark's training part is not installed. Its held-out score is in its record; install that "
                     "part and fine-tune again to score all."

@@ -10,7 +10,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import safetensors.torch
 import torch
@@ -36,7 +36,7 @@ class Head(Task):
     """
 
     stage = "finetune"
-    inputs = ()
+    inputs: ClassVar[tuple[Path, ...]] = ()
     saved = ("stack", "classifier")
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,11 +109,11 @@ class Head(Task):
 
     def logits(self, pixels: Tensor, tokens: Tokens, parts: Mapping[str, Any] | None = None) -> Tensor:
         """Float32 (b, C), by the student or by the teacher's `parts`."""
-        parts = parts or self._parts()
+        by: Mapping[str, Any] = parts or self._parts()
         with self.autocast():
-            seen = parts["image"].trunk.tokens(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
-            fused = parts["stack"](parts["text"].trunk, tokens, seen.unbind(1))
-        found: Tensor = parts["classifier"](fused.float())
+            seen = by["image"].trunk.tokens(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
+            fused = by["stack"](by["text"].trunk, tokens, seen.unbind(1))
+        found: Tensor = by["classifier"](fused.float())
         return found
 
     def validate(self) -> dict[str, float]:
@@ -151,7 +151,7 @@ def load_head(folder: Path) -> Head:
     encoder = load_encoder(folder)
     head = Head(config, encoder, Stack(config.shape, encoder.config))
     take_weights(head, folder)
-    return cast(Head, head.eval())
+    return head.eval()
 
 
 def take_weights(head: Head, folder: Path, only: tuple[str, ...] = Head.saved) -> None:

@@ -96,11 +96,12 @@ def stack_of(method: Task, pictures: Literal[1, 2]) -> tuple[DualEncoder, Stack]
     Raises `UserError` if it is none, or has too few layers to be paired.
     """
     fusion: Any = getattr(method, "fusion", None)
-    if not isinstance(fusion, Fusion | Multimodal):
+    single, known = isinstance(fusion, Fusion), isinstance(fusion, Fusion | Multimodal)
+    if not known:
         name = type(method).__module__.rpartition(".")[2]
         raise UserError(f"{name}: has no fused layers, so it takes no head. Fine-tune simla or syncmask.")
     encoder = copy.deepcopy(method.encoder)
-    own, single = list(encoder.text.trunk.layers), isinstance(fusion, Fusion)
+    own: list[Any] = list(encoder.text.trunk.layers)
     above, crosses = ([], fusion.crosses) if single else (list(fusion.layers), fusion.fusion.crosses)
     keep = len(own) // 2 if single and pictures == 2 else len(own)
     upper = [*own[keep:], *above]
