@@ -131,6 +131,8 @@ def markdown(judgement: Judgement, found: Sequence[Change], facts: dict[str, Any
     parts = [
         f"# {facts['method']}: {judgement.verdict}",
         f"**{facts['sentence']}**",
+        "What the model is made of, what it costs and what is not known of it: [card.md](card.md), or as one file "
+        "[card.html](card.html).",
         "![Differences with intervals](intervals.png)",
         f"## The comparisons\n\n{table(comparison_rows(judgement))}",
         f"Differences in points; intervals hold at {level}, from {config.resamples:,} resamples of product families "
