@@ -2,7 +2,7 @@
 
 101 candidates: 1,000 products are drawn; beside each stand 100 others of its sub-category, filled up with any others
 where it has fewer, and of each of the 101 one photo is drawn. From the photo to the text of its product (I2T) and back
-(T2I). Five draws, averaged. The draws follow from SEED and are among the items, so that whoever scores has the same.
+(T2I). Five draws, averaged: made once with a fixed seed and stored (`training.official.fashiongen_draws`).
 FashionViL draws photos, so that a product may stand there twice; here, as in FashionSAP, each candidate is a product.
 
 All: every photo of the validation part to every text (I2T), and every text to every photo (T2I: any of the product's).
@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data.params import UserError
-from training.official.contract import Exam, Metrics, Official, Picture
+from training.official.contract import Exam, File, Metrics, Official, Picture
 from training.official.fashiongen import (
     FILES,
     PICTURES,
@@ -37,6 +37,7 @@ from training.official.fashiongen import (
     products,
     training_products,
 )
+from training.official.fashiongen_draws import FILE, NEGATIVES, draws
 from training.official.recall import AT, mean_of, recalls
 from training.official.recognition import choices, chosen, macro_f1
 from training.official.scoring import OFFICIAL, means
@@ -44,7 +45,6 @@ from training.outcomes import cells
 from training.ranking import BLOCK, TIE, ranks
 
 NAME, LEVELS = "fashiongen", ("category", "subcategory")
-DRAWS, QUERIES, NEGATIVES, SEED = 5, 1000, 100, 20221
 SAMPLE, FULL = ("I2T-101 R", "T2I-101 R"), ("I2T R", "T2I R")
 ACCURACY, TEXT_ONLY = "accuracy", "text-only accuracy"
 
@@ -61,14 +61,15 @@ def load(folder: Path) -> pa.Table:
     known = products(folder)
     if len(known) <= NEGATIVES:
         raise UserError(f"{folder}: lists {len(known)} products, too few for {NEGATIVES} wrong candidates.")
-    rows: list[tuple[str, int, str, str, Sequence[str], Sequence[int] | Integers]]
+    rows: list[tuple[str, int, str, str, Sequence[str], Sequence[int]]]
     rows = [(f"product {product.name}", place, "product", product.text, product.photos, (place,))
             for place, product in enumerate(known)]  # fmt: skip
     rows += [(f"photo {photo}", place, "photo", "", (photo,), (place,))
              for place, product in enumerate(known) for photo in product.photos]  # fmt: skip
-    for number in range(DRAWS):
-        rows += [(f"draw {number} {known[line[0]].name}", int(line[0]), f"draw {number}", "", shown, line)
-                 for line, shown in draw(known, number)]  # fmt: skip
+    owner = {photo: place for place, product in enumerate(known) for photo in product.photos}
+    for number, lines in enumerate(draws(folder, known)):
+        rows += [(f"draw {number} {known[owner[line[0]]].name}", owner[line[0]], f"draw {number}", "", line,
+                  [owner[photo] for photo in line]) for line in lines]  # fmt: skip
     return pa.Table.from_arrays([pa.array(values) for values in zip(*rows, strict=True)], schema=ITEMS)
 
 
@@ -76,29 +77,6 @@ ITEMS = pa.schema([
     ("item_id", pa.string()), ("group", pa.int64()), ("kind", pa.string()), ("text", pa.string()),
     ("photos", pa.list_(pa.string())), ("candidates", pa.list_(pa.int64())),
 ])  # fmt: skip
-
-
-def draw(known: Sequence[Product], number: int) -> list[tuple[Integers, list[str]]]:
-    """Of each query of a draw the candidates (101,), the right one first, and a photo of each. One query a product."""
-    generator = np.random.default_rng([SEED, number])
-    kinds = np.array([product.subcategory for product in known])
-    found = []
-    for place in _some(generator, np.arange(len(known)), QUERIES):
-        same = np.flatnonzero((kinds == kinds[place]) & (np.arange(len(known)) != place))
-        wrong = _some(generator, same, NEGATIVES)
-        if len(wrong) < NEGATIVES:
-            others = np.flatnonzero(kinds != kinds[place])
-            wrong = np.concatenate([wrong, _some(generator, others, NEGATIVES - len(wrong))])
-        line = np.concatenate([[place], wrong])
-        luck = generator.random(len(line))
-        shown = [known[p].photos[int(at * len(known[p].photos))] for p, at in zip(line, luck, strict=True)]
-        found.append((line, shown))
-    return found
-
-
-def _some(generator: np.random.Generator, places: Integers, count: int) -> Integers:
-    """`count` of the places, or all of them, in random order; by `random` alone, whose numbers never change."""
-    return places[np.argsort(generator.random(len(places)), kind="stable")[:count]]
 
 
 def score(items: pa.Table, exam: Exam) -> pa.Table:
@@ -194,7 +172,7 @@ RETRIEVAL = Official(
     name=NAME,
     title="FashionGen retrieval",
     ability="retrieval of products by photo and text",
-    files=FILES,
+    files=(*FILES, File(FILE, needed=False)),
     source=SOURCE,
     pictures=PICTURES,
     load=load,

@@ -9,9 +9,10 @@ import pytest
 from data.params import UserError
 from tests.training.official.fixture_fashiongen import FIXTURES, SUBCATEGORIES
 from tests.training.official.known_exam import Known
-from training.benchmarks.fashiongen import BENCHMARKS, NEGATIVES, draw, fit_items
+from training.benchmarks.fashiongen import BENCHMARKS, fit_items
 from training.official.contract import Picture
 from training.official.fashiongen import Product, products
+from training.official.fashiongen_draws import NEGATIVES, draw
 from training.official.files import check
 from training.official.pictures import load
 from training.official.recognition import chosen, macro_f1
@@ -27,29 +28,63 @@ def root(tmp_path):
     return tmp_path
 
 
+def many(count, subcategory, photos="ab"):
+    return [Product(str(n), tuple(f"{n}{p}" for p in photos), "", "0", subcategory(n)) for n in range(count)]
+
+
 def test_draws_are_queries_with_their_own_product_first_and_a_hundred_others():
-    known = [Product(str(n), (f"{n}a", f"{n}b"), "", "0", "many" if n < 140 else "few") for n in range(160)]
+    known = many(160, lambda n: "many" if n < 140 else "few")
     lines = draw(known, 0)
-    assert sorted(line[0] for line, _ in lines) == list(range(160))  # fewer than 1,000: each product once
-    for line, shown in lines:
-        assert len(set(line.tolist())) == NEGATIVES + 1
-        assert [photo[:-1] for photo in shown] == [str(place) for place in line]
-        same = [known[place].subcategory == known[line[0]].subcategory for place in line[1:]]
-        if known[line[0]].subcategory == "many":
-            assert all(same)
-        else:  # its 19 peers, then products of other sub-categories
-            assert sum(same) == 19
-    assert draw(known, 0)[7][0].tolist() == lines[7][0].tolist()
-    assert draw(known, 1)[7][0].tolist() != lines[7][0].tolist()
+    assert sorted(int(line[0][:-1]) for line in lines) == list(range(160))  # fewer than 1,000: each product once
+    for line in lines:
+        places = [int(photo[:-1]) for photo in line]
+        assert len(set(places)) == NEGATIVES + 1
+        same = [known[place].subcategory == known[places[0]].subcategory for place in places[1:]]
+        # its 19 peers, then products of other sub-categories
+        assert sum(same) == (100 if known[places[0]].subcategory == "many" else 19)
+    assert {photo[-1] for line in lines for photo in line} == {"a", "b"}
+    assert draw(known, 0) == lines
+    assert draw(known, 1) != lines
 
 
 def test_a_thousand_queries_a_draw_and_their_published_hash():
-    """The draws are a part of the protocol: nothing that computes them may change their numbers."""
-    known = [Product(str(n), (f"{n}",), "", "0", str(n % 8)) for n in range(1200)]
-    lines = draw(known, 0)
-    assert len({int(line[0]) for line, _ in lines}) == len(lines) == 1000
-    drawn = np.array([line for line, _ in lines], dtype="<i8")
-    assert hashlib.sha256(drawn.tobytes()).hexdigest()[:16] == "166344b9f53bb50b"
+    """The draws are a part of the protocol: nothing that computes them may change them."""
+    lines = draw(many(1200, lambda n: str(n % 8)), 0)
+    assert len({line[0][:-1] for line in lines}) == len(lines) == 1000
+    assert hashlib.sha256(json.dumps(lines).encode()).hexdigest()[:16] == "8daffc9ff75cc6d7"
+
+
+def test_draws_are_stored_and_read_again(root):
+    folder = root / "fashiongen"
+    items = RETRIEVAL.load(folder)
+    stored = json.loads((folder / "draws.json").read_text())
+    assert list(check(RETRIEVAL, folder)) == ["val_info.json", "draws.json"]
+    stored["draws"] = [part[::-1][:20] for part in stored["draws"]]  # somebody else's lists of these products
+    (folder / "draws.json").write_text(json.dumps(stored))
+    again = [row for row in RETRIEVAL.load(folder).to_pylist() if row["kind"] == "draw 4"]
+    assert [row["photos"] for row in again] == stored["draws"][4]
+    assert again[0] == [row for row in items.to_pylist() if row["kind"] == "draw 4"][-1]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda stored: stored["draws"][2][7].pop(),
+        lambda stored: stored["draws"][2][7].__setitem__(4, stored["draws"][2][7][5]),
+        lambda stored: stored["draws"][2][7].__setitem__(4, "fashiongen/images/other.png"),
+        lambda stored: stored["draws"][2].append(stored["draws"][2][0]),
+        lambda stored: stored.pop("draws"),
+        lambda stored: stored.update(products="of others"),
+    ],
+)
+def test_draws_of_other_products_are_refused(root, spoil):
+    folder = root / "fashiongen"
+    RETRIEVAL.load(folder)
+    stored = json.loads((folder / "draws.json").read_text())
+    spoil(stored)
+    (folder / "draws.json").write_text(json.dumps(stored))
+    with pytest.raises(UserError, match=r"draws\.json: is not of the products of val_info\.json"):
+        RETRIEVAL.load(folder)
 
 
 def test_perfect_and_constant_model(root):
