@@ -4,8 +4,8 @@ Items of one product are not independent (two captions of one photo succeed or f
 resampled is the product family, never the item. Every function is exact or seeded: the same outcomes give the same
 interval on every machine.
 
-Intervals are percentile intervals, not BCa: the acceleration of BCa is estimated from the jackknife, which is all zeros
-where every item agrees, just where the two items added by `estimate` are what keeps an interval honest.
+Intervals are percentile intervals, not BCa: for a mean over as many families as a gate sees the two agree (a test holds
+them together), and docs/studies/gate.md shows how often they hold the truth.
 """
 
 from __future__ import annotations
