@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 
 from data.params import UserError
@@ -43,8 +44,12 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with params.yaml, two tiny models and both benchmarks, as working directory."""
     monkeypatch.chdir(tmp_path)
     params(tmp_path)
-    simla = Simla.Config(queue=32, codes=24)
-    Simla(simla, small_simla.encoder(WORDS)).save(tmp_path / "store/models/simla")
+    simla = Simla(Simla.Config(queue=32, codes=24), small_simla.encoder(WORDS))
+    with torch.no_grad():
+        for parameter in simla.parameters():  # large enough to learn in seconds
+            if parameter.ndim >= 2:
+                parameter.mul_(3)
+    simla.save(tmp_path / "store/models/simla")
     syncmask = SyncMask.Config(queue=32, fusion_layer=2, towers=Towers(text_layers=4))
     SyncMask(syncmask, sync_tiny.encoder()).save(tmp_path / "store/models/syncmask")
     fixture_vqa.vqa(BENCHES)
@@ -72,18 +77,19 @@ def test_both_methods_take_both_tasks(model: str, task: str, place: Path) -> Non
 
 
 def test_questions_are_learnt_and_answered_again_by_the_exam(place: Path) -> None:
-    """After a short training most answers about photos of the validation split are right."""
-    params(place, epochs=30)
-    found = run("simla", "vqa")
-    assert found["summary"]["accuracy"] > 75  # the commonest answers of each type get about 50
-    exam = ModelExam(place / "store/models/simla", BENCHES)
-    outcomes = vqa.score(vqa.load(BENCHES / "vqa"), exam)
-    assert vqa.metrics(outcomes)["accuracy"] == pytest.approx(found["summary"]["accuracy"], abs=0.01)
+    """Colours of walls, of two words each; the commonest answer gets a quarter of them, and 80 % where it is asked
+    whether a wall is dark."""
+    params(place, epochs=20, clip=1.0)
+    found = run("simla", "vqa")["summary"]
+    assert found["other"] > 75
+    assert found["yes/no"] > 90
+    outcomes = vqa.score(vqa.load(BENCHES / "vqa"), ModelExam(place / "store/models/simla", BENCHES))
+    assert vqa.metrics(outcomes)["accuracy"] == pytest.approx(found["accuracy"], abs=0.01)
 
 
 def test_the_named_square_is_found_though_no_box_was_seen(place: Path) -> None:
     """Guessing between the two squares gets half."""
-    params(place, epochs=30)
+    params(place, epochs=40, lr=3e-3, head_lr=3e-3, clip=1.0)
     found = run("simla", "refcoco")["summary"]
     shares = [found[split] for split in ("val", "testA", "testB")]
     assert (12 * shares[0] + 8 * shares[1] + 8 * shares[2]) / 28 > 75

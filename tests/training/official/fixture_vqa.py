@@ -17,7 +17,7 @@ CANDIDATES = ["yes", "no", "1", "2", "green", *COLOURS]
 WORDS = ["what", "colour", "is", "the", "wall", "how", "many", "squares", "dark", "pale", "red", "blue", "green",
          "yes", "no", "1", "2"]  # fmt: skip
 SIDE = 32
-TRAIN, VAL = range(100, 148), range(1, 9)
+TRAIN, VAL = range(300, 348), range(1, 9)  # no numbers of other fixtures' photos
 
 
 def photo(number: int) -> tuple[np.ndarray, str, int]:
