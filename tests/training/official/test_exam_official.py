@@ -12,9 +12,12 @@ import pytest
 from data.images import decode_rgb, to_pixels
 from data.params import UserError
 from tests.serving import tiny
+from tests.training.lincir_builders import clip_encoder, lincir
 from training import embedding_cache, zero_shot
+from training.methods.cma_clip import CmaClip
 from training.official.contract import Picture
 from training.official.exam import ModelExam
+from training.task import Task
 
 PICTURES = [Picture(f"coco/val2017/{i}.jpg") for i in range(5)]
 TEXTS = ["red shirt", "blue dress for men", "red shirt", "a black bag"]
@@ -106,3 +109,39 @@ def test_missing_pictures_are_one_error(place: Path) -> None:
         exam(place).images(PICTURES)
     with pytest.raises(UserError, match="lies outside the picture"):
         exam(place).images([Picture("coco/val2017/1.jpg", box=(100, 0, 120, 10))])
+
+
+# --- methods with answers of their own --------------------------------------------------------------------------------
+
+
+def own(place: Path, task: Task) -> tuple[ModelExam, Path, list[str]]:
+    """The exam of a saved method; the pictures once more in a parquet file, under these keys."""
+    folder = place / "store/models/own"
+    task.save(folder)
+    files = [(place / "benchmarks" / picture.path).read_bytes() for picture in PICTURES]
+    keys = [str(number) for number in range(len(files))]
+    pq.write_table(pa.table({"image_key": keys, "jpeg": files}), place / "images.parquet")
+    return ModelExam(folder, place / "benchmarks"), place / "images.parquet", keys
+
+
+def test_lincir_composes_by_its_own_way(place: Path) -> None:
+    task = lincir(clip_encoder()).eval()
+    asked, images, keys = own(place, task)
+    changes = ["in red", "for women", "in blue", "with dots", "without a belt"]
+    assert np.allclose(asked.compose(PICTURES, changes), task.compose(images, keys, changes), atol=1e-5)
+    summed = zero_shot.compose(asked.images(PICTURES), asked.texts(changes))
+    assert not np.allclose(asked.compose(PICTURES, changes), summed, atol=0.1)
+
+
+def test_cma_clip_recognises_its_own_classes(place: Path) -> None:
+    config = CmaClip.Config(classes={"gender": ("men", "women", "kids")}, heads=2)
+    task = CmaClip.build(config, clip_encoder()).eval()
+    asked, images, keys = own(place, task)
+    texts = ["red shirt", None, "a bag", "blue", None]
+    names, expected = task.attributes(images, keys, texts)["gender"]
+    assert names == ["men", "women", "kids"]
+    assert np.allclose(asked.classes("gender", PICTURES, texts, names), expected, atol=1e-5)
+    some = asked.classes("gender", PICTURES, texts, ["kids", "men"])
+    assert np.allclose(some, expected[:, [2, 0]] / expected[:, [2, 0]].sum(1, keepdims=True), atol=1e-5)
+    other = asked.classes("gender", PICTURES, texts, ["men", "dogs"])  # not its own: by embeddings
+    assert not np.allclose(other[:, 0], expected[:, 0], atol=1e-3)
