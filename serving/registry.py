@@ -24,8 +24,8 @@ HISTORY = SERVING / "registry.jsonl"
 ALIASES = SERVING / "aliases.json"
 
 # operators.md section 4, and `superseded` for a version that gave way to a better one. A version that was superseded
-# may become live again by a rollback, on the same way through `live-pending`. From `live` to `live` leads the renewal of
-# an override.
+# may become live again by a rollback, on the same way through `live-pending`. From `live` to `live` leads the renewal
+# of an override.
 TRANSITIONS: dict[str | None, frozenset[str]] = {
     None: frozenset({"exported"}),
     "exported": frozenset({"staged", "rejected"}),
