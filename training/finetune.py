@@ -78,16 +78,21 @@ def build(args: argparse.Namespace) -> None:
         if recipe.way:
             way = importlib.import_module(f"training.fused.{recipe.way}")
             way.tune(run, settings, MODELS / args.model, root, _binding(settings, inputs))
-            return
-        parts = split(recipe, root)
-        begun = time.monotonic()
-        head, fitted = fit(settings, recipe, parts, root, name, inputs)
-        run.facts(training_seconds=round(time.monotonic() - begun, 2), device=str(head.encoder.logit_scale.device))
-        head.cpu().save(run.out)
-        _report(run, head, fitted)
-        if parts is not None:
-            score(run, str(recipe.benchmark), parts, root)
+        else:
+            _tune(run, settings, recipe, root, inputs)
     checkpoint.clear(trainer.RUNS / name)
+
+
+def _tune(run: stage.Run, settings: Settings, recipe: Recipe, root: Path, inputs: Sequence[Path]) -> None:
+    """A head into `run.out`, and its score."""
+    parts = split(recipe, root)
+    begun = time.monotonic()
+    head, fitted = fit(settings, recipe, parts, root, run.stage, inputs)
+    run.facts(training_seconds=round(time.monotonic() - begun, 2), device=str(head.encoder.logit_scale.device))
+    head.cpu().save(run.out)
+    _report(run, head, fitted)
+    if parts is not None:
+        score(run, str(recipe.benchmark), parts, root)
 
 
 def split(recipe: Recipe, root: Path) -> Parts | None:

@@ -14,9 +14,9 @@ import torch
 
 from data.params import UserError
 from tests.training import small_simla, sync_tiny
-from tests.training.official.fixture_statements import FIXTURES, NAMES, write_nlvr, write_nlvr2
+from tests.training.official.fixture_statements import FIXTURES, NAMES, write_nlvr, write_nlvr2, write_snli_ve
 from training import trainer
-from training.benchmarks import nlvr, nlvr2
+from training.benchmarks import nlvr, nlvr2, snli_ve
 from training.config import TrainerConfig
 from training.encoder import DualEncoder
 from training.fused.heads.assignment import FIRST, NEITHER, SECOND, Assignment, assign
@@ -219,7 +219,7 @@ def test_paper_recipes() -> None:
 
 def learn(method: Task, part: Any, root: Path, pictures: Any, grid: tuple[int, int], epochs: int) -> float:
     """Share of new scenes judged rightly after fine-tuning on others."""
-    made = head(method, pictures)
+    made = head(method, pictures, classes=part.CLASSES)
     regrid(made.encoder, grid, 12)
     items, name = part.fit_items(root / part.NAME), f"heads-{part.NAME}-{pictures}"
     config = TrainerConfig(epochs=epochs, **TRAINER)  # type: ignore[arg-type]
@@ -237,6 +237,15 @@ def test_a_head_learns_statements_about_one_picture(tmp_path: Path, monkeypatch:
     write_nlvr(tmp_path, "train", 320, 11)
     write_nlvr(tmp_path, "dev", 200, 12)
     assert learn(small_simla.task(WORDS), nlvr, tmp_path, 1, (1, 3), 12) > 0.75
+
+
+@pytest.mark.slow
+def test_a_head_learns_three_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What no picture tells is heard from the words; whether a colour is named rightly is not: blind, two thirds."""
+    monkeypatch.chdir(tmp_path)
+    for split, count, seed in (("train", 300, 21), ("dev", 90, 22), ("test", 90, 23)):
+        write_snli_ve(tmp_path, split, count, seed)
+    assert learn(small_simla.task([*WORDS, "for", "friend"]), snli_ve, tmp_path, 1, (1, 1), 40) > 0.85
 
 
 @pytest.mark.slow

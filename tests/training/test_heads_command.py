@@ -12,7 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from data.params import UserError
 from tests.training import small_simla, sync_tiny
+from tests.training.official import fixture_fashiongen
 from tests.training.official.fixture_statements import FIXTURES, write_nlvr, write_nlvr2, write_snli_ve
 from training import finetune
 from training.benchmarks import nlvr
@@ -22,6 +24,7 @@ from training.fused.pretrained import Towers
 from training.methods.simla import Simla
 from training.methods.syncmask import SyncMask
 from training.official.contract import Picture
+from training.official.exam import CannotSit
 
 TRAINER = {"epochs": 2, "batch": 8, "threads": 1, "log_every": 1, "precision": "fp32", "warmup": 1}
 BENCHES = Path("benchmarks")
@@ -66,7 +69,7 @@ def test_nlvr_without_its_training_part_is_divided(place: Path, capsys: pytest.C
     for part, refused in ((held, False), (items, True)):
         asked = [(Picture(path[0]),) for path in part["pictures"].to_pylist()]
         if refused:
-            with pytest.raises(Exception, match="was fitted on 18 of the 24 items"):
+            with pytest.raises(CannotSit, match="was fitted on 18 of the 24 items"):
                 answers.classes(asked, part["text"].to_pylist(), nlvr.CLASSES)
         else:
             assert answers.classes(asked, part["text"].to_pylist(), nlvr.CLASSES).shape == (6, 2)
@@ -90,6 +93,22 @@ def test_three_classes(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
         write_snli_ve(BENCHES, split, count, seed)
     assert run("simla", "snli_ve") == 0, capsys.readouterr().err
     assert record("simla", "snli_ve")["summary"]["classes"] == 3
+
+
+@pytest.mark.parametrize("level", ["category", "subcategory"])
+def test_categories_by_photo_and_text(level: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Classes are those of the training part; the text alone is scored beside, with a grey photo."""
+    fixture_fashiongen.FIXTURES[f"fashiongen_{level}"](BENCHES)
+    assert run("simla", f"fashiongen_{level}") == 0, capsys.readouterr().err
+    summary = record("simla", f"fashiongen_{level}")["summary"]
+    assert summary["classes"] == {"category": 48, "subcategory": 121}[level]
+    assert {"accuracy", "macro-F1", "text-only accuracy", "text-only macro-F1"} <= set(summary)
+
+
+def test_a_finished_run_leaves_no_checkpoints(place: Path) -> None:
+    FIXTURES["nlvr"](BENCHES)
+    assert run("simla", "nlvr") == 0
+    assert not list(Path("runs/train").rglob("*.pt"))
 
 
 def test_a_stopped_run_gives_the_same_head(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,6 +166,11 @@ def test_the_papers_order_is_demanded(place: Path, capsys: pytest.CaptureFixture
     write_nlvr2(BENCHES, "dev", 12, 6)
     assert run("simla", "nlvr2") == 2
     assert "python -m training.finetune simla text_assignment" in capsys.readouterr().err
+
+
+def test_a_missing_head_is_said(place: Path) -> None:
+    with pytest.raises(UserError, match=r"Run `python -m training\.finetune simla nlvr2`"):
+        Answers(folder_of("simla", "nlvr2"), BENCHES)
 
 
 def test_single_values_are_changed_in_params(place: Path) -> None:
