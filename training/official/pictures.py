@@ -45,7 +45,7 @@ def content(picture: Picture, root: Path) -> bytes:
         raise UserError(f"{root / path}: picture not found. Put the benchmark's official pictures there.") from None
     except KeyError:
         raise UserError(f"{root / path}: holds no picture {key}. Fetch the official file again.") from None
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: no parquet file, or none of pictures
         raise UserError(f"{root / path}: picture cannot be read ({error}). Fetch it again.") from None
 
 

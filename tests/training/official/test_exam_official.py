@@ -109,6 +109,13 @@ def test_missing_pictures_are_one_error(place: Path) -> None:
         exam(place).images(PICTURES)
     with pytest.raises(UserError, match="lies outside the picture"):
         exam(place).images([Picture("coco/val2017/1.jpg", box=(100, 0, 120, 10))])
+    (place / "benchmarks/some.parquet").write_bytes(b"no parquet")
+    with pytest.raises(UserError, match=r"some\.parquet: picture cannot be read"):
+        exam(place).images([Picture("some.parquet#1")])
+    pq.write_table(pa.table({"id": ["2"], "image": [tiny.picture((1, 2, 3), 1)]}), place / "benchmarks/more.parquet")
+    with pytest.raises(UserError, match=r"more\.parquet: holds no picture 1"):
+        exam(place).images([Picture("more.parquet#1")])
+    assert exam(place).images([Picture("more.parquet#2")]).shape == (1, 24)
 
 
 # --- methods with answers of their own --------------------------------------------------------------------------------
