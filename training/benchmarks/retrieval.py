@@ -4,14 +4,14 @@ TR@K, picture to text: one of the picture's five captions is among the first K. 
 is. Each is the plain mean over its queries; `mean` is that of all six. Captions are taken as the files have them.
 
 The scorers of the ALBEF family put the later of two equal scores first: "(official)". They also have a matching head
-score the first k_test candidates of the cosine anew, the rest staying behind: "(re-ranked)". That is done for a model
-whose exam says `reranks`, that is, whose `match` is more than the cosine, for which it would change nothing.
+score the first k_test candidates of the cosine anew, the rest staying behind: "(re-ranked)". That is done for models
+that have such a head, which the exam gives as `matcher`.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,7 @@ COCO_JSON, FLICKR_JSON = "coco_karpathy_test.json", "flickr30k_test.json"
 SCHEMA = pa.schema({"item_id": pa.string(), "group": pa.int64(), "picture": pa.string(), "text": pa.string()})
 Captioned = Iterator[tuple[str, str, list[str]]]  # where it stands, picture, captions
 Vectors = npt.NDArray[np.float32]
+Matcher = Callable[[list[Picture], list[str]], Vectors]
 Integers = npt.NDArray[np.int64]
 
 
@@ -102,17 +103,17 @@ def score(name: str, k_test: int, items: pa.Table, exam: Exam) -> pa.Table:
     for (metric, asked, queries, candidates, right), rank in zip(sides, ranks(images, words, pairs), strict=True):
         found += recalls(name, metric, asked, rank)
         found += recalls(name, metric, asked, ranks_later_first(queries, candidates, right), OFFICIAL)
-        if getattr(exam, "reranks", False):
-            match = functools.partial(_match, exam, pictures, texts, metric == "IR")
+        if matcher := getattr(exam, "matcher", None):
+            match = functools.partial(_match, matcher, pictures, texts, metric == "IR")
             found += recalls(name, metric, asked, _reranked(queries, candidates, right, k_test, match), RERANKED)
     return pa.concat_tables(found)
 
 
 def _match(
-    exam: Exam, pictures: list[Picture], texts: list[str], turned: bool, query: Integers, candidate: Integers
+    matcher: Matcher, pictures: list[Picture], texts: list[str], turned: bool, query: Integers, candidate: Integers
 ) -> Vectors:
     image, text = (candidate, query) if turned else (query, candidate)
-    return exam.match([pictures[place] for place in image], [texts[place] for place in text])
+    return matcher([pictures[place] for place in image], [texts[place] for place in text])
 
 
 def _reranked(

@@ -50,7 +50,7 @@ class Picture:
 class Exam(Protocol):
     """What an official benchmark may ask of a model. Scores are float32 and never rounded below that.
 
-    One whose `match` is more than the cosine says so by an attribute `reranks` that is true.
+    One with a matching head has it as `matcher`: scores (N,) of pictures and texts, as `match` gives.
     """
 
     def images(self, pictures: Sequence[Picture]) -> Vectors:
@@ -118,4 +118,4 @@ class Official:
     headline: str
     chance: Mapping[str, float] = dataclasses.field(default_factory=dict)
     constant: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    submit: Callable[[Path, Exam], dict[str, dict[str, Any]]] | None = None
+    submit: Callable[[Path, Exam], dict[str, Any]] | None = None

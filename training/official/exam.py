@@ -150,6 +150,15 @@ class ModelExam:
         return [text for column in table.columns for text in column.to_pylist() if text]
 
     @functools.cached_property
+    def matcher(self) -> Any:
+        """The matching head of a fused method, by which retrieval ranks its first candidates again; None for others."""
+        if not hasattr(self._task, "itm"):
+            return None
+        from training.fused.matching import Matcher
+
+        return Matcher(self._task, self._root)
+
+    @functools.cached_property
     def _grounder(self) -> Any:
         """Points by the model that was fine-tuned for it, if there is one."""
         from training.fused.grounding import Grounder

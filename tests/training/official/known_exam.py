@@ -16,7 +16,7 @@ class Known:
         self._pictures, self._texts, self._size = pictures or {}, texts or {}, size
         self._classes: Callable[..., np.ndarray] | None = classes
         self._match = match
-        self.reranks = match is not None
+        self.matcher = self.match if match else None
 
     def images(self, pictures: Sequence[Picture]) -> np.ndarray:
         return self._vectors([picture.path for picture in pictures], self._pictures)
