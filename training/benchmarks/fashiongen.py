@@ -28,15 +28,7 @@ import pyarrow.compute as pc
 
 from data.params import UserError
 from training.official.contract import Exam, File, Metrics, Official, Picture
-from training.official.fashiongen import (
-    FILES,
-    PICTURES,
-    SOURCE,
-    TRAIN_FILES,
-    Product,
-    products,
-    training_products,
-)
+from training.official.fashiongen import FILES, PICTURES, SOURCE, TRAIN_FILES, Product, products, training_products
 from training.official.fashiongen_draws import FILE, NEGATIVES, draws
 from training.official.recall import AT, mean_of, recalls
 from training.official.recognition import choices, chosen, macro_f1
@@ -50,6 +42,10 @@ ACCURACY, TEXT_ONLY = "accuracy", "text-only accuracy"
 
 Integers = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
+ITEMS = pa.schema([
+    ("item_id", pa.string()), ("group", pa.int64()), ("kind", pa.string()), ("text", pa.string()),
+    ("photos", pa.list_(pa.string())), ("candidates", pa.list_(pa.int64())),
+])  # fmt: skip
 
 
 def load(folder: Path) -> pa.Table:
@@ -71,12 +67,6 @@ def load(folder: Path) -> pa.Table:
         rows += [(f"draw {number} {known[owner[line[0]]].name}", owner[line[0]], f"draw {number}", "", line,
                   [owner[photo] for photo in line]) for line in lines]  # fmt: skip
     return pa.Table.from_arrays([pa.array(values) for values in zip(*rows, strict=True)], schema=ITEMS)
-
-
-ITEMS = pa.schema([
-    ("item_id", pa.string()), ("group", pa.int64()), ("kind", pa.string()), ("text", pa.string()),
-    ("photos", pa.list_(pa.string())), ("candidates", pa.list_(pa.int64())),
-])  # fmt: skip
 
 
 def score(items: pa.Table, exam: Exam) -> pa.Table:
