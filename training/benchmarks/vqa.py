@@ -5,7 +5,8 @@ Ten people answered each question, and an answer is right as far as they agree w
 after the official normalisation: of a model's answer its punctuation, number words, articles and contractions; of the
 annotators' the punctuation alone, and only where the ten are not all equal.
 
-Pictures `coco/val2014`. Scored is the validation split: the test split's answers are on a server.
+Pictures `coco/val2014`. Scored is the validation split: the test split's answers are on a server, whose file
+`submit` writes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,15 @@ import pyarrow as pa
 
 from data.params import UserError
 from training.official import files, scoring
-from training.official.contract import Exam, File, Metrics, Official, Picture
+from training.official.contract import Exam, File, Metrics, Official, Picture, Vectors
 from training.outcomes import column
 from training.ranking import TIE
 
 METRIC = "accuracy"
 QUESTIONS = "v2_OpenEnded_mscoco_{}2014_questions.json"
 ANNOTATIONS = "v2_mscoco_{}2014_annotations.json"
+TEST = "v2_OpenEnded_mscoco_test2015_questions.json"
+PICTURE = "coco/{0}/COCO_{0}_{1:012d}.jpg"
 CANDIDATES = "answer_list.json"
 ANNOTATORS = 10
 TYPES = ("yes/no", "number", "other")
@@ -78,15 +81,7 @@ def load(folder: Path) -> pa.Table:
 
 def entries(folder: Path, split: str) -> list[dict[str, Any]]:
     """Questions of `train` or `val` with their answers. Raises `UserError` where the two files do not fit together."""
-    path = folder / QUESTIONS.format(split)
-    asked = {}
-    for i, entry in enumerate(_listed(folder, QUESTIONS.format(split), "questions")):
-        where = f"{path}: question {i}"
-        number = files.field(entry, "question_id", int, where)
-        if number in asked:
-            raise UserError(f"{where}: question_id {number} occurs twice. Fetch the official file again.")
-        asked[number] = (files.field(entry, "image_id", int, where), files.field(entry, "question", str, where))
-    path = folder / ANNOTATIONS.format(split)
+    asked, path = _asked(folder, QUESTIONS.format(split)), folder / ANNOTATIONS.format(split)
     found = [
         _entry(entry, asked, split, f"{path}: annotation {i}")
         for i, entry in enumerate(_listed(folder, ANNOTATIONS.format(split), "annotations"))
@@ -115,22 +110,29 @@ def score(items: pa.Table, exam: Exam) -> pa.Table:
     listed = json.loads(items.schema.metadata[b"candidates"])
     said = [normalised(answer) for answer in listed]
     outcome, detail = np.zeros(items.num_rows), np.zeros(items.num_rows)
-    for start in range(0, items.num_rows, BLOCK):
-        part = items.slice(start, BLOCK)
-        pictures = [Picture(path) for path in part["picture"].to_pylist()]
-        sure = exam.classes("vqa", pictures, part["question"].to_pylist(), listed)
-        best = sure.max(1)
-        detail[start : start + len(best)] = best
-        for row, answers in enumerate(part["answers"].to_pylist()):
-            right = accuracies(answers)
-            chosen = np.flatnonzero(sure[row] >= best[row] - TIE)
-            outcome[start + row] = min(right.get(said[answer], 0.0) for answer in chosen)
+    asked = zip(items["picture"].to_pylist(), items["question"].to_pylist(), strict=True)
+    given = zip(_probabilities(exam, list(asked), listed), items["answers"].to_pylist(), strict=True)
+    for row, (sure, answers) in enumerate(given):
+        right, detail[row] = accuracies(answers), sure.max()
+        outcome[row] = min(right.get(said[answer], 0.0) for answer in np.flatnonzero(sure >= sure.max() - TIE))
     return scoring.table(BENCHMARK.name, METRIC, items, outcome, detail, items["answer_type"].to_pylist())
 
 
 def metrics(outcomes: pa.Table) -> Metrics:
     """Accuracy over all questions (the plain mean), and of each answer type."""
     return {METRIC: scoring.percent(column(outcomes, "outcome")), **scoring.by_slice(outcomes, METRIC)}
+
+
+def submit(folder: Path, exam: Exam) -> dict[str, Any]:
+    """The file that the test server takes: the likeliest candidate for each question of the test split."""
+    asked, listed = _asked(folder, TEST), candidates(folder)
+    shown = [(PICTURE.format("test2015", photo), question) for photo, question in asked.values()]
+    answers = [listed[int(sure.argmax())] for sure in _probabilities(exam, shown, listed)]
+    return {
+        "vqa_test2015_results.json": [
+            {"question_id": number, "answer": answer} for number, answer in zip(asked, answers, strict=True)
+        ]
+    }
 
 
 def accuracies(answers: Sequence[str]) -> dict[str, float]:
@@ -165,6 +167,25 @@ def _one_line(answer: str) -> str:
     return answer.replace("\n", " ").replace("\t", " ").strip()
 
 
+def _probabilities(exam: Exam, asked: Sequence[tuple[str, str]], listed: list[str]) -> Iterator[Vectors]:
+    """Of each (picture, question) the probabilities of the candidates (C,)."""
+    for start in range(0, len(asked), BLOCK):
+        pictures, questions = zip(*asked[start : start + BLOCK], strict=True)
+        yield from exam.classes("vqa", [Picture(path) for path in pictures], questions, listed)
+
+
+def _asked(folder: Path, path: str) -> dict[int, tuple[int, str]]:
+    """{question's number: (photo's number, question)} of a file of questions."""
+    asked = {}
+    for i, entry in enumerate(_listed(folder, path, "questions")):
+        where = f"{folder / path}: question {i}"
+        number = files.field(entry, "question_id", int, where)
+        if number in asked:
+            raise UserError(f"{where}: question_id {number} occurs twice. Fetch the official file again.")
+        asked[number] = (files.field(entry, "image_id", int, where), files.field(entry, "question", str, where))
+    return asked
+
+
 def _listed(folder: Path, path: str, name: str) -> list[Any]:
     found = files.field(files.read_json(folder, path), name, list, str(folder / path))
     if not found:
@@ -183,7 +204,7 @@ def _entry(entry: Any, asked: dict[int, tuple[int, str]], split: str, where: str
     if len(answers) != ANNOTATORS:
         raise UserError(f"{where}: has {len(answers)} answers, not {ANNOTATORS}. Fetch the official file again.")
     return {
-        "item_id": str(number), "group": photo, "picture": f"coco/{split}2014/COCO_{split}2014_{photo:012d}.jpg",
+        "item_id": str(number), "group": photo, "picture": PICTURE.format(f"{split}2014", photo),
         "question": asked[number][1], "question_type": files.field(entry, "question_type", str, where),
         "answer_type": kind, "answers": answers,
     }  # fmt: skip
@@ -194,10 +215,12 @@ BENCHMARK = Official(
     files=(
         File(QUESTIONS.format("val")), File(ANNOTATIONS.format("val")), File(CANDIDATES),
         File(QUESTIONS.format("train"), needed=False), File(ANNOTATIONS.format("train"), needed=False),
+        File(TEST, needed=False),
     ),
     source="Questions and annotations come from visualqa.org (v2, CC-BY-4.0), answer_list.json from the data bundle "
     "that ALBEF's README links (github.com/salesforce/ALBEF).",
-    pictures="COCO's in coco/val2014, and coco/train2014 for fine-tuning",
+    pictures="COCO's in coco/val2014; coco/train2014 for fine-tuning, coco/test2015 for the test server",
     asks="vqa", load=load, score=score, metrics=metrics, headline=METRIC,
+    submit=submit,
 )  # fmt: skip
 BENCHMARKS = {BENCHMARK.name: BENCHMARK}

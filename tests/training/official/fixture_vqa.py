@@ -17,7 +17,7 @@ CANDIDATES = ["yes", "no", "1", "2", "green", *COLOURS]
 WORDS = ["what", "colour", "is", "the", "wall", "how", "many", "squares", "dark", "pale", "red", "blue", "green",
          "yes", "no", "1", "2"]  # fmt: skip
 SIDE = 32
-TRAIN, VAL = range(300, 348), range(1, 9)  # no numbers of other fixtures' photos
+TRAIN, VAL, TEST = range(300, 348), range(1, 9), range(21, 25)  # no numbers of other fixtures' photos
 
 
 def photo(number: int) -> tuple[np.ndarray, str, int]:
@@ -43,7 +43,7 @@ def asked(number: int) -> list[tuple[str, str, str, list[str]]]:
 
 
 def vqa(root: Path) -> None:
-    """Three questions about each of 8 photos, of which the model may train on 48 others."""
+    """Three questions about each of 8 photos, 48 others to train on, and 4 for the test server."""
     for split, numbers in (("val", VAL), ("train", TRAIN)):
         questions: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
@@ -68,6 +68,12 @@ def vqa(root: Path) -> None:
             (f"v2_mscoco_{split}2014_annotations.json", {"annotations": annotations, "data_subtype": split}),
         ):
             (folder / name).write_text(json.dumps(content), encoding="utf-8")
+    test = [{"question_id": 10 * number, "image_id": number, "question": asked(number)[0][0]} for number in TEST]
+    for number in TEST:
+        path = root / f"coco/test2015/COCO_test2015_{number:012d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photo(number)[0]).save(path, quality=95)
+    (root / "vqa" / "v2_OpenEnded_mscoco_test2015_questions.json").write_text(json.dumps({"questions": test}))
     (root / "vqa" / "answer_list.json").write_text(json.dumps(CANDIDATES), encoding="utf-8")
 
 

@@ -129,6 +129,7 @@ def test_a_tie_is_no_success_and_nothing_is_left_over_from_the_sample_before() -
     assert found[:5] == [1, 0, 0, 0, 0]
     assert found[5:] == [1, 1, 1, 1, 0]  # official: the first of equals, then what the sample before had
     assert one_by_one([left, right], grids[2:3], left)["outcome"].to_pylist() == [0, 0]  # there was none before
+    assert one_by_one([left], grids[2:3], left)["outcome"].to_pylist() == [0, 0]  # and the only box is not found
 
 
 def test_a_constant_map_takes_the_largest_box() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from data.params import UserError
 from tests.training.official import fixture_vqa
-from tests.training.official.fixture_vqa import CANDIDATES, VAL, asked
+from tests.training.official.fixture_vqa import CANDIDATES, VAL, asked, photo
 from tests.training.official.known_exam import Known
 from training.benchmarks import vqa
 from training.outcomes import column
@@ -107,6 +107,14 @@ def test_a_tie_gets_the_least_accuracy(root: Path) -> None:
     assert tied["yes/no"] == pytest.approx(60.0)  # of "yes" and "no" one has eight voices, the other two
     constant = vqa.metrics(vqa.score(items, exam(lambda *_: dict.fromkeys(CANDIDATES, 0.1))))
     assert set(constant.values()) == {0.0}
+
+
+def test_the_test_server_gets_an_answer_to_every_question(root: Path) -> None:
+    found = vqa.submit(root / "vqa", exam(lambda path, _: {photo(int(path[-6:-4]))[1]: 0.9, "green": 0.1}))
+    assert found == {
+        "vqa_test2015_results.json": [{"question_id": 10 * n, "answer": photo(n)[1]} for n in fixture_vqa.TEST]
+    }
+    assert (root / "coco/test2015/COCO_test2015_000000000021.jpg").is_file()
 
 
 def _without_answers(content: Any) -> None:
