@@ -4,9 +4,9 @@ A challenger passes when it is non-inferior on every compared metric (the interv
 the margin) and superior on the primary benchmark. It fails when it is worse than a margin with certainty, or when the
 primary benchmark excludes any gain. Otherwise the items are too few to decide, and the verdict says how many it takes.
 
-Promotion is a one-sided question, asked again at every attempt. `alpha` is the chance that a champion is ever replaced
-by a model that is no better: the methods of the endpoint share it evenly, and each spends its share over its attempts
-(`statistics.spent`). What one attempt may use is the rule's `level`; its intervals leave that much out at either end.
+Promotion is a one-sided question, asked again at every attempt. `alpha` is the chance that a method ever replaces a
+champion by a model that is no better, spent over all its attempts (`statistics.spent`). What one attempt may use is the
+rule's `level`; its intervals leave that much out at either end.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import pyarrow as pa
 
 from data.params import UserError
 from training.benchmarks import BENCHMARKS, of_endpoint
-from training.champion import ENDPOINTS
 from training.outcomes import cells, column
 from training.paired import Cells, paired
 from training.statistics import Estimate, discordant_units, estimate, holm, items_needed, mcnemar, spent
@@ -64,7 +63,7 @@ class GateConfig:
         chosen = self.endpoints[endpoint]
         return Rule(
             endpoint=endpoint, draws=self.draws, seed=self.seed, alpha=self.alpha, margins=chosen.margins,
-            primary=chosen.primary, methods=len(ENDPOINTS[endpoint]), attempt=attempt,
+            primary=chosen.primary, attempt=attempt,
         )  # fmt: skip
 
 
@@ -72,7 +71,7 @@ class GateConfig:
 class Rule:
     """How a challenger of one endpoint is judged: see `GateConfig` and `EndpointGate`.
 
-    `methods` share the endpoint's alpha; `attempt` counts those of the challenger's method against this champion.
+    `attempt` counts those of the challenger's method against this champion.
     """
 
     endpoint: str = "search"
@@ -81,7 +80,6 @@ class Rule:
     alpha: float = 0.05
     margins: dict[str, float]
     primary: str
-    methods: int = 1
     attempt: int = 1
 
     def __post_init__(self) -> None:
@@ -101,22 +99,22 @@ class Rule:
     @property
     def level(self) -> float:
         """The chance that this attempt promotes a model that is no better, one-sided."""
-        return spent(self.alpha / self.methods, self.attempt)
+        return spent(self.alpha, self.attempt)
 
     @property
     def confidence(self) -> float:
-        """Of the intervals, which have two ends: 0.95 at a first attempt of an endpoint's only method."""
+        """Of the intervals, which have two ends: 0.95 at a first attempt."""
         return 1 - 2 * self.level
 
     @property
     def lucky(self) -> float:
         """The chance that any of this method's attempts so far promotes a model that is no better, at most."""
-        return sum(spent(self.alpha / self.methods, k) for k in range(1, self.attempt + 1))
+        return sum(spent(self.alpha, k) for k in range(1, self.attempt + 1))
 
     @property
     def lucky_unspent(self) -> float:
         """The same, had every attempt been judged at the first one's level."""
-        return 1 - (1 - spent(self.alpha / self.methods, 1)) ** self.attempt
+        return 1 - (1 - spent(self.alpha, 1)) ** self.attempt
 
     @property
     def resamples(self) -> int:

@@ -15,6 +15,7 @@ from data.landings import warnings
 from data.reports import csv_field
 from training.benchmarks import BENCHMARKS
 from training.card_page import Block, table
+from training.champion import ENDPOINTS
 from training.outcomes import Question, cells, column
 from training.pictures import Card, cards_page, load_photos, words
 from training.plots import BAD, GOOD, OPEN, Line, intervals
@@ -151,11 +152,12 @@ def markdown(judgement: Judgement, found: Sequence[Change], facts: dict[str, Any
 
 def _attempt_text(method: str, config: Rule) -> str:
     """How often this method has tried, and the chance that it was let through by luck."""
-    shared = f", shared by the {config.methods} methods of the endpoint" if config.methods > 1 else ""
+    rivals = len(ENDPOINTS[config.endpoint])
+    each = f" Each of the {rivals} methods of {config.endpoint} has such a chance." if rivals > 1 else ""
     return (
         f"This is attempt {config.attempt} of {method} at this champion. A model that is no better passes in any of "
         f"them with a chance of {100 * config.lucky:.2g} % at most, and of {100 * config.alpha:g} % in all that may "
-        f"follow{shared}: attempt k spends 1 / (k (k + 1)) of the method's share."
+        f"follow: attempt k spends 1 / (k (k + 1)) of it.{each}"
         + (f" Without spending it would be {100 * config.lucky_unspent:.2g} %." if config.attempt > 1 else "")
     )
 

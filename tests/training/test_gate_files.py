@@ -232,5 +232,5 @@ def test_settings_of_an_attempt_are_in_the_record(here: Path) -> None:
     """So a stage that is up to date at attempt 2 is not at attempt 3."""
     assert gate.main(["clip"]) == 0
     found = record.read(Path("store/verdicts/clip")).parameters["gate"]
-    assert (found["attempt"], found["methods"]) == (1, 5)
+    assert found["attempt"] == 1
     assert set(found) == {field.name for field in dataclasses.fields(Rule)}
