@@ -118,7 +118,6 @@ def _endpoint_status(endpoint: str, client: Triton | None) -> dict[str, Any]:
         "method": live.get("method"),
         "model_record": live.get("model_record"),
         "export_record": live.get("export_record"),
-        "override": live.get("override"),
         "state": last["to"] if unfinished or (last and not live) else ("live" if live else None),
         "ready": bool(client and found.champion is not None and client.ready(endpoint, found.champion)),
         "last": {key: last.get(key) for key in ("time", "who", "version", "from", "to", "reason")} if last else None,
