@@ -24,10 +24,11 @@ from typing import Any
 
 import yaml
 
-from data import caption, schema
+from data import caption, reports, schema
 from data.params import UserError, strict
 
 FILE = "mapping.yaml"  # in a drop's folder
+LONGEST = 2_000  # characters of a message about a mapping
 MAX_BYTES = 1 << 16
 ANY, OTHER = "any", "*"
 
@@ -139,9 +140,11 @@ def read_mapping(path: Path) -> CatalogMapping:
     try:
         _check_plain(yaml.compose(text, Loader=yaml.BaseLoader), set(), str(path))
         content = yaml.load(text, Loader=yaml.BaseLoader)  # leaves every scalar the text it is
+        return strict(CatalogMapping, {} if content in (None, "") else content, where=str(path))
     except (yaml.YAMLError, RecursionError) as error:
         raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())[:200]}).") from None
-    return strict(CatalogMapping, {} if content in (None, "") else content, where=str(path))
+    except UserError as error:  # it names keys, which whoever wrote the file may have filled with anything
+        raise UserError(reports.quoted(str(error), LONGEST)) from None
 
 
 def _check_plain(node: Any, seen: set[int], where: str) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from data import schema
+from data.mapping import FASHION
 from data.negatives import captions
 from data.negatives.build import generate, make_generator
 from data.negatives.captions import CAPTION_KINDS, Product
@@ -34,7 +35,7 @@ def products(many: int) -> list[dict[str, Any]]:
     rows = []
     for number, source in enumerate(found):
         row = {name: schema.value(source[spelled]) for name, spelled in names.items()}
-        rows.append({**row, "row_id": f"{number:08}", "group": number, "split": "train"})
+        rows.append({**row, "catalog": FASHION.catalog, "row_id": f"{number:08}", "group": number, "split": "train"})
     return rows
 
 

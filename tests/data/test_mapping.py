@@ -182,3 +182,14 @@ def test_the_mappings_that_come_along(path: Path) -> None:
     found = read_mapping(path)
     assert found.catalog == path.stem
     assert set(found.filled) <= {*found.required, *found.constants}
+
+
+def test_keys_with_hidden_characters_are_spelled_out_in_the_message(tmp_path: Path) -> None:
+    for key in ("\\n", "\\u202e", "x" * 900):
+        (tmp_path / "mapping.yaml").write_text(f'{{"columns": {{"{key}": "any"}}}}', encoding="utf-8")
+        with pytest.raises(UserError, match=r"mapping\.yaml: columns") as refused:
+            read_mapping(tmp_path / "mapping.yaml")
+        said = str(refused.value)
+        assert "\n" not in said
+        assert "\u202e" not in said
+        assert len(said) < 2500
