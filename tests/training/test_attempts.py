@@ -11,7 +11,6 @@ import pytest
 from data.params import UserError, strict
 from tests.training.builders import GATE
 from training.attempts import ATTEMPTS, Attempt
-from training.champion import ENDPOINTS
 from training.statistics import spent
 from training.verdict import GateConfig
 
@@ -80,20 +79,16 @@ def test_what_is_spent_never_exceeds_alpha() -> None:
         spent(0.05, 0)
 
 
-def test_the_methods_of_an_endpoint_share_its_alpha() -> None:
-    """Five methods for search: 0.05 / 5 / (1 * 2) is half a percent at one end, a 99 % interval; one for compose."""
+def test_alpha_is_spent_over_the_attempts_of_a_method() -> None:
+    """0.05 / (1 * 2) is 2.5 % at one end, a 95 % interval; the third attempt has 0.05 / (3 * 4)."""
     config = strict(GateConfig, GATE, "gate")
-    search, compose = config.rule("search"), config.rule("compose")
-    assert len(ENDPOINTS["search"]) == 5
-    assert search.level == pytest.approx(0.005)
-    assert search.confidence == pytest.approx(0.99)
-    assert search.resamples == 5 * config.draws
-    assert compose.level == pytest.approx(0.025)
-    assert compose.confidence == pytest.approx(0.95)
-    assert compose.resamples == config.draws
-    third = config.rule("compose", attempt=3)
+    first, third = config.rule("search"), config.rule("search", attempt=3)
+    assert first.level == pytest.approx(0.025)
+    assert first.confidence == pytest.approx(0.95)
+    assert first.resamples == config.draws
     assert third.level == pytest.approx(0.05 / 12)
+    assert third.resamples == 6 * config.draws
     assert third.lucky == pytest.approx(0.05 * (1 / 2 + 1 / 6 + 1 / 12))
     assert third.lucky_unspent == pytest.approx(1 - 0.975**3)
-    total = sum(config.rule("search", k).level for k in range(1, 300)) * search.methods
+    total = sum(config.rule("search", k).level for k in range(1, 300))
     assert 0.0495 < total < config.alpha
