@@ -63,7 +63,7 @@ class Workspace:
         environment = {**dvc.environment(), "OMP_NUM_THREADS": "2"}
         environment.pop("FITTINGROOM_WORKSPACE", None)
         return subprocess.run(
-            command, cwd=self.root, env=environment, capture_output=True, text=True, check=False, timeout=540
+            command, cwd=self.root, env=environment, capture_output=True, text=True, check=False, timeout=1100
         )
 
     def repro(self, *targets: str) -> None:

@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import re
 
+import pytest
 import yaml
 from small_catalog import Workspace, tree
 
 from data import record
 from training.champion import ENDPOINTS
 from training.methods import METHODS
+
+pytestmark = pytest.mark.timeout(1200)  # seven methods are trained on the way, on whatever machine this is
 
 
 def test_demo_goes_the_whole_way(workspace: Workspace) -> None:
