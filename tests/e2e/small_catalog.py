@@ -38,8 +38,8 @@ class Workspace:
             shutil.copy(REPOSITORY / name, root / name)
         (root / ".tools").symlink_to(REPOSITORY / ".tools")
         settings = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
-        settings["starter"]["base"]["align"] |= {"epochs": 4, "batch": 64, "warmup": 4}
-        settings["starter"]["trainer"] |= {"epochs": 2, "batch": 64, "warmup": 2, "checkpoint_every": 1}
+        settings["starter"]["base"]["align"] |= {"epochs": 4, "batch": 64, "warmup": 4, "threads": 1}
+        settings["starter"]["trainer"] |= {"epochs": 2, "batch": 64, "warmup": 2, "checkpoint_every": 1, "threads": 1}
         methods = settings["starter"]["methods"]
         methods["negclip"]["trainer"] = {"epochs": 1, "batch": 32}
         methods["cma_clip"]["trainer"]["epochs"] = 1
@@ -60,7 +60,7 @@ class Workspace:
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command as the user would; what it prints is captured, a failure is the caller's to judge."""
-        environment = {**dvc.environment(), "OMP_NUM_THREADS": "2"}
+        environment = {**dvc.environment(), "OMP_NUM_THREADS": "1"}  # another test may have the other core
         environment.pop("FITTINGROOM_WORKSPACE", None)
         return subprocess.run(
             command, cwd=self.root, env=environment, capture_output=True, text=True, check=False, timeout=1100
