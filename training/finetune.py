@@ -28,8 +28,9 @@ from training.fused.heads.answers import FITTED, Answers, HeadExam, folder_of, w
 from training.fused.heads.assignment import Assignment
 from training.fused.heads.begin import begin, frozen
 from training.fused.heads.examples import Examples, ExampleSource, Held, Shelf
-from training.fused.heads.head import HEAD, Head
+from training.fused.heads.head import Head
 from training.fused.heads.recipes import RECIPES, Recipe, Tuning, read_tuning
+from training.fused.heads.tuned import HEAD
 from training.journal import write_history
 from training.methods import METHODS
 from training.official import OFFICIAL, files

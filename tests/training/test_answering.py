@@ -10,7 +10,7 @@ from torch import Tensor
 
 from data.params import UserError
 from tests.training import small_simla, sync_tiny
-from training.fused.answering import Answering, clean_question, load_answering
+from training.fused.answering import Answering, clean_question
 from training.fused.heads.stack import stack_of
 from training.fused.reading import read
 from training.task import Tokens
@@ -163,11 +163,11 @@ def test_teacher_gives_soft_targets_and_moves_before_the_step() -> None:
 def test_files_go_round(tmp_path: Path) -> None:
     task = made(alpha=0.4)
     task.save(tmp_path)
-    again = load_answering(tmp_path)
+    again = Answering.load(tmp_path)
     assert torch.equal(again.answer(*asked(task), listed(task)), task.answer(*asked(task), listed(task)))
     (tmp_path / "head.json").write_text('{"task": "nlvr2"}')
     with pytest.raises(UserError, match=r"head\.json"):
-        load_answering(tmp_path)
+        Answering.load(tmp_path)
 
 
 def test_questions_are_cleaned() -> None:

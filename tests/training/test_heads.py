@@ -22,7 +22,7 @@ from training.encoder import DualEncoder
 from training.fused.heads.assignment import FIRST, NEITHER, SECOND, Assignment, assign
 from training.fused.heads.begin import frozen
 from training.fused.heads.examples import Examples, ExampleSource, Shelf, answer
-from training.fused.heads.head import Head, load_head, take_weights
+from training.fused.heads.head import Head
 from training.fused.heads.recipes import RECIPES, Tuning
 from training.fused.heads.stack import regrid, stack_of
 from training.fused.multimodal import read_texts
@@ -135,7 +135,7 @@ def test_a_saved_head_answers_the_same(pictures: Any, classifier: Any, tmp_path:
     made = head(small_simla.task(WORDS), pictures, classifier=classifier).eval()
     regrid(made.encoder, (2, 6), 10)
     made.save(tmp_path / "head")
-    again = load_head(tmp_path / "head")
+    again = Head.load(tmp_path / "head")
     rows, texts = [(picture,) * pictures for picture in shown], ["there is a red box"] * 6
     found = [answer(one, rows, texts, Shelf(tmp_path, one.encoder.config.image_size)) for one in (made, again)]
     assert again.config == made.config
@@ -146,7 +146,7 @@ def test_a_saved_head_answers_the_same(pictures: Any, classifier: Any, tmp_path:
 def test_weights_of_another_head_are_refused(tmp_path: Path) -> None:
     head(small_simla.task(), 1).save(tmp_path / "one")
     with pytest.raises(UserError, match="not of this version of the head"):
-        take_weights(head(small_simla.task(), 2), tmp_path / "one")
+        head(small_simla.task(), 2).take_weights(tmp_path / "one")
 
 
 def test_soft_targets_need_a_teacher_that_never_learns() -> None:

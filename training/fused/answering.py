@@ -12,28 +12,22 @@ adds log p(a_1) to that sum a second time, which this does not. Answers A, words
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data.params import UserError, canonical, strict
 from training.config import TowerSpec
 from training.distributed import Outputs
-from training.encoder import DualEncoder, load_encoder, save_encoder
 from training.fused.alignment import distilled, per_row
 from training.fused.fusion import Fusion, MlmHead, initialise
-from training.fused.heads.head import HEAD, HEAD_WEIGHTS, take_weights
-from training.fused.heads.stack import Shape, Stack
-from training.fused.momentum import Teacher
+from training.fused.heads.stack import Stack
+from training.fused.heads.tuned import Tuned
 from training.fused.reading import read
-from training.task import Batch, Task, Tokens
+from training.task import Batch, Tokens
 from training.towers import BertTrunk, padding_bias
 
 MARKS = re.compile(r"[,.'!?\"()*#:;~]")
@@ -96,65 +90,35 @@ class AnswerDecoder(nn.Module):
         return torch.full_like(first, -torch.inf).scatter(1, kept, whole.view_as(kept)).softmax(1)
 
 
-class Answering(Task):
+class Answering(Tuned):
     """A trained fused method and its decoder, fine-tuned together.
 
     A batch holds `image` uint8 (b, 1, 3, H, W), `caption` (`Tokens` of b questions), `answers` (`Tokens` of all their
     answers), `of` int64 (A,), the row of each answer's question, and `weights` float32 (A,).
     """
 
-    stage = "finetune"
-    inputs = ()
     saved = ("stack", "decoder")
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Config:
+    class Config(Tuned.Config):
         """Settings.
 
         Attributes:
-            task, method: what it answers, and the method that trained the model it started from.
-            shape: of the stack.
             layers: of the decoder [SIMLA's VQA: 6, half of the BERT's].
             keep: answers per question that are ranked by all their tokens [k_test of ALBEF's configs/VQA.yaml].
-            alpha, ramp, momentum: weight of the momentum teacher's soft targets, 0 for none; whether it rises over the
-                first epoch; and how slow that teacher is.
         """
 
-        task: str
-        method: str
-        shape: Shape
         layers: int = 6
         keep: int = 128
-        alpha: float = 0.0
-        ramp: bool = True
-        momentum: float = 0.995
 
     config: Config
 
-    def __init__(self, config: Config, encoder: DualEncoder, stack: Stack) -> None:
-        super().__init__(config, encoder)
-        self.stack = stack
-        self.decoder = AnswerDecoder(encoder.config.text, config.layers)
-        for unused in (encoder.image.head, encoder.text.head):
-            unused.requires_grad_(False)
-        encoder.logit_scale.requires_grad_(False)
-        encoder.image.trunk.mask_token.requires_grad_(False)
-        self.alpha = 0.0
-        self.teacher: Teacher | None = None
-
-    def begin(self) -> None:
-        """A teacher equal to the student, where its targets count."""
-        if self.config.alpha:
-            self.teacher = Teacher(self._parts())
-
-    def before_step(self, step: int, progress: float) -> None:
-        self.alpha = self.config.alpha * (min(1.0, progress) if self.config.ramp else 1.0)
-        if self.teacher is not None:
-            self.teacher.update(self.config.momentum)
+    def make(self, text: TowerSpec) -> None:
+        self.decoder = AnswerDecoder(text, self.config.layers)
 
     def encode(self, batch: Batch, step: int) -> Outputs:
         """Σ_a w_a (-log p(a)) of each question (b,)."""
-        logits, labels, told = self._write(batch, self._parts())
+        logits, labels, told = self._write(batch, self.parts())
         taught = logits.detach()
         if self.teacher is not None:
             with torch.no_grad():
@@ -165,31 +129,14 @@ class Answering(Task):
     def losses(self, outputs: Outputs, step: int) -> dict[str, Tensor]:
         return {"loss": outputs["each"].mean()}
 
-    def after_step(self) -> None:
-        """No temperature here."""
-
     def validate(self) -> dict[str, float]:
         return {}
 
     @torch.inference_mode()
     def answer(self, pixels: Tensor, questions: Tokens, candidates: Tokens) -> Tensor:
         """Probabilities (b, C) of the candidates, for pixels (b, 1, 3, H, W)."""
-        x = self._fuse(self._parts(), pixels, questions)
+        x = self._fuse(self.parts(), pixels, questions)
         return self.decoder.rank(x, questions.mask, candidates, self.config.keep)
-
-    def extra_state(self) -> dict[str, Tensor]:
-        return {} if self.teacher is None else self.teacher.state()
-
-    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
-        if self.teacher is not None:
-            self.teacher.load_state(state)
-
-    def save(self, folder: Path) -> None:
-        save_encoder(folder, self.encoder)
-        text = json.dumps(canonical(self.config), indent=2, sort_keys=True)
-        (folder / HEAD).write_text(text + "\n", encoding="utf-8")
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.own_state().items()}
-        safetensors.torch.save_file(state, folder / HEAD_WEIGHTS)
 
     def _write(self, batch: Batch, parts: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """What the decoder gives for the batch's answers."""
@@ -203,23 +150,6 @@ class Answering(Task):
     def _fuse(self, parts: Mapping[str, Any], pixels: Tensor, questions: Tokens) -> Tensor:
         v = parts["image"].trunk.tokens(pixels[:, 0])
         return read(parts["stack"], parts["text"].trunk, questions, v)
-
-    def _parts(self) -> dict[str, nn.Module]:
-        return {"image": self.encoder.image, "text": self.encoder.text, "stack": self.stack, "decoder": self.decoder}
-
-
-def load_answering(folder: Path) -> Answering:
-    """What `save` wrote, in eval mode. Raises `UserError` if the files do not fit."""
-    path = folder / HEAD
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}). Fine-tune the model again.") from None
-    config = strict(Answering.Config, content, str(path))
-    encoder = load_encoder(folder)
-    made = Answering(config, encoder, Stack(config.shape, encoder.config))
-    take_weights(cast(Any, made), folder, Answering.saved)
-    return made.eval()
 
 
 def clean_question(question: str) -> str:

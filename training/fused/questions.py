@@ -19,7 +19,7 @@ from training.benchmarks import vqa
 from training.config import TrainerConfig
 from training.encoder import DualEncoder
 from training.fused import tuning
-from training.fused.answering import Answering, clean_question, load_answering
+from training.fused.answering import Answering, clean_question
 from training.fused.heads.answers import HeadExam
 from training.fused.heads.examples import Examples, ExampleSource, Shelf, Shown
 from training.fused.heads.stack import regrid, stack_of
@@ -65,7 +65,7 @@ class RankedAnswers:
     """Answers by a fine-tuned decoder, which takes any list of candidates."""
 
     def __init__(self, folder: Path, root: Path) -> None:
-        self.folder, self.head = folder, load_answering(folder)
+        self.folder, self.head = folder, Answering.load(folder)
         if torch.cuda.is_available():
             self.head.cuda()
         self.shelf = Shelf(root, self.head.encoder.config.image_size)

@@ -170,7 +170,7 @@ class ModelExam:
     def _head(self, task: str) -> Any:
         """What was fine-tuned for the task, or None."""
         from training.fused.heads.answers import Answers, folder_of
-        from training.fused.heads.head import HEAD
+        from training.fused.heads.tuned import HEAD
         from training.fused.questions import RankedAnswers
 
         folder = folder_of(self._model.name, task)

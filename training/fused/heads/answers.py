@@ -11,7 +11,8 @@ import torch
 
 from data.params import UserError
 from training.fused.heads.examples import Shelf, Shown, answer
-from training.fused.heads.head import HEAD, load_head
+from training.fused.heads.head import Head
+from training.fused.heads.tuned import HEAD
 from training.official.contract import Picture, Vectors
 from training.official.exam import CannotSit
 
@@ -35,7 +36,7 @@ class Answers:
                 f"{folder}: no head, so {task} cannot be answered. Run `python -m training.finetune {model} {task}`."
             )
         self.folder = folder
-        self.head = load_head(folder)
+        self.head = Head.load(folder)
         if torch.cuda.is_available():
             self.head.cuda()
         self.shelf = Shelf(root, self.head.encoder.config.image_size)

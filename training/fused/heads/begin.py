@@ -8,7 +8,7 @@ import torch
 
 from training.fused.fusion import initialise
 from training.fused.heads.assignment import Assignment
-from training.fused.heads.head import Head, load_head
+from training.fused.heads.head import Head
 from training.fused.heads.recipes import ASSIGNMENT, Recipe, Tuning
 from training.fused.heads.stack import regrid, stack_of
 from training.methods import load_task
@@ -27,7 +27,7 @@ def begin(model: Path, task: str, recipe: Recipe, tuning: Tuning, classes: tuple
     if tuning.after is None:
         encoder, stack = stack_of(method, recipe.pictures)
     else:
-        before = load_head(earlier)
+        before = Head.load(earlier)
         encoder, stack = before.encoder, before.stack
     regrid(encoder, tuning.grid or encoder.image.trunk.grid, tuning.max_tokens)
     config = Head.Config(
