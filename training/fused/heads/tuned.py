@@ -103,15 +103,16 @@ class Tuned(Task):
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.own_state().items()}
         safetensors.torch.save_file(state, folder / HEAD_WEIGHTS)
 
-    def take_weights(self, folder: Path, only: tuple[str, ...] | None = None) -> None:
-        """Take the weights of a head's folder: of the submodules named by `only`, or of all. Raises `UserError`."""
-        path, chosen = folder / HEAD_WEIGHTS, only or self.saved
-        state = {key: value for key, value in safetensors.torch.load_file(path).items() if key.split(".")[0] in chosen}
+    def take_weights(self, folder: Path) -> None:
+        """Take the weights of a head's folder. Raises `UserError` if they do not fit."""
+        path = folder / HEAD_WEIGHTS
+        content = safetensors.torch.load_file(path)
+        state = {key: value for key, value in content.items() if key.split(".")[0] in self.saved}
         try:
             absent = self.load_state_dict(state, strict=False).missing_keys
         except RuntimeError as error:
             raise UserError(f"{path}: weights of another shape ({' '.join(str(error).split())[:200]}).") from None
-        if wrong := [key for key in absent if key.split(".")[0] in chosen]:
+        if wrong := [key for key in absent if key.split(".")[0] in self.saved]:
             raise UserError(
                 f"{path}: not of this version of the head ({wrong[0]} is missing). Fine-tune the model again."
             )
